@@ -1,0 +1,5 @@
+//! [`SqlStore`].
+
+/// The ledger on SQLite.
+#[derive(Debug)]
+pub struct SqlStore {}
