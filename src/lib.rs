@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod attachment;
+pub mod auth;
 pub mod context;
 pub mod error;
 pub mod folder;
@@ -10,6 +11,7 @@ pub mod message;
 mod mime;
 pub mod provider;
 pub mod secret;
+pub mod setting;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
