@@ -47,6 +47,17 @@ impl Cloud {
         }
     }
 
+    /// Exchange Online, as the resource that IMAP tokens are asked for.
+    #[must_use]
+    pub const fn exchange_url(self) -> &'static str {
+        match self {
+            Self::Global => "https://outlook.office365.com",
+            Self::UsGov => "https://outlook.office365.us",
+            Self::UsDod => "https://outlook-dod.office365.us",
+            Self::China => "https://partner.outlook.cn",
+        }
+    }
+
     /// The name in the configuration.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
