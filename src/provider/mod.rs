@@ -114,3 +114,6 @@ pub(crate) fn not_built(provider: &'static str) -> Error {
     )
     .with_provider(provider)
 }
+//! `tests/conformance.rs`.
+
+pub mod memory;
