@@ -13,6 +13,7 @@
 
 pub mod graph;
 pub mod imap;
+pub mod memory;
 
 use std::{fmt, sync::Arc};
 
@@ -114,6 +115,3 @@ pub(crate) fn not_built(provider: &'static str) -> Error {
     )
     .with_provider(provider)
 }
-//! `tests/conformance.rs`.
-
-pub mod memory;
