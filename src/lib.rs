@@ -22,8 +22,8 @@ pub use context::{Clock, Context, Random};
 pub use error::{Error, ErrorKind, Result};
 pub use folder::{Folder, FolderId, FolderSpec, Role};
 pub use import::{
-    Delivered, Delivery, Digest, Handler, HandlerError, ImportJob, Language, MessageKey, Outcome, Reason, SavedFile,
-    Since, handler_fn,
+    AccountReport, Delivered, Delivery, Digest, Event, Fate, Handler, HandlerError, ImportJob, Importer, JobAccount,
+    JobReport, Language, MessageKey, Outcome, Reason, RunError, SavedFile, Since, Status, handler_fn,
 };
 pub use message::{Address, Defect, Hints, Message, MessageId};
 pub use secret::{Secret, SecretSource};

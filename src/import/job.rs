@@ -85,15 +85,15 @@ impl ImportJob {
 
     /// Sets [`processed_folder`](Self::processed_folder).
     #[must_use]
-    pub fn with_processed_folder(mut self, folder: impl Into<Option<FolderSpec>>) -> Self {
-        self.processed_folder = folder.into();
+    pub fn with_processed_folder(mut self, folder: FolderSpec) -> Self {
+        self.processed_folder = Some(folder);
         self
     }
 
     /// Sets [`failed_folder`](Self::failed_folder).
     #[must_use]
-    pub fn with_failed_folder(mut self, folder: impl Into<Option<FolderSpec>>) -> Self {
-        self.failed_folder = folder.into();
+    pub fn with_failed_folder(mut self, folder: FolderSpec) -> Self {
+        self.failed_folder = Some(folder);
         self
     }
 

@@ -82,6 +82,74 @@ impl Reason {
     }
 }
 
+/// The library's own reasons, in one place.
+impl Reason {
+    const fn own(code: &'static str, english: &'static str, dutch: &'static str) -> Self {
+        Self { code: Cow::Borrowed(code), english: Cow::Borrowed(english), dutch: Some(Cow::Borrowed(dutch)) }
+    }
+
+    pub(crate) const ALREADY_DONE: Self = Self::own(
+        "already-done",
+        "Was imported before; not imported again.",
+        "Is al eerder verwerkt; niet opnieuw verwerkt.",
+    );
+    pub(crate) const DUPLICATE: Self = Self::own(
+        "duplicate",
+        "Another copy of this message was imported before.",
+        "Een andere kopie van dit bericht is al eerder verwerkt.",
+    );
+    pub(crate) const PUT_BACK: Self = Self::own(
+        "put-back",
+        "Imported again, because somebody put it back into the import folder.",
+        "Opnieuw verwerkt, omdat iemand het in de importmap heeft teruggezet.",
+    );
+    pub(crate) const VANISHED: Self = Self::own(
+        "vanished",
+        "Was moved or deleted by somebody else before it was imported.",
+        "Is door iemand anders verplaatst of verwijderd voordat het verwerkt was.",
+    );
+    pub(crate) const WAITING: Self = Self::own("waiting", "Waits to be imported.", "Wacht op verwerking.");
+    pub(crate) const LIMIT: Self = Self::own(
+        "limit",
+        "Not imported yet: the run had reached its limit.",
+        "Nog niet verwerkt: de limiet van deze ronde was bereikt.",
+    );
+    pub(crate) const STOPPED: Self =
+        Self::own("stopped", "Not imported yet: the run was stopped.", "Nog niet verwerkt: de ronde is gestopt.");
+    pub(crate) const BUSY: Self = Self::own(
+        "busy",
+        "Not looked at: another run is working on this mailbox.",
+        "Niet bekeken: een andere ronde is met deze mailbox bezig.",
+    );
+    pub(crate) const ACCOUNT_ERROR: Self = Self::own(
+        "account-error",
+        "Not imported yet: the account failed during the run.",
+        "Nog niet verwerkt: het account gaf een fout tijdens de ronde.",
+    );
+    pub(crate) const HOST_TROUBLE: Self = Self::own(
+        "host-trouble",
+        "The run was stopped: five messages in a row could not be handled, so the application itself seems to be in trouble. No attempt was counted.",
+        "De ronde is gestopt: vijf berichten achter elkaar konden niet worden verwerkt, dus de toepassing zelf lijkt een probleem te hebben. Er is geen poging geteld.",
+    );
+
+    pub(crate) fn handler_error(error: &str) -> Self {
+        Self::new("handler-error", format!("The application could not handle the message: {error}"))
+            .with_dutch(format!("De toepassing kon het bericht niet verwerken: {error}"))
+    }
+
+    pub(crate) fn handler_panic(text: &str) -> Self {
+        Self::new("handler-panic", format!("The application broke off while handling the message: {text}"))
+            .with_dutch(format!("De toepassing brak af tijdens het verwerken van het bericht: {text}"))
+    }
+
+    pub(crate) fn storage(error: &str) -> Self {
+        Self::new("storage", format!("The run was stopped: the application's own disk or database failed: {error}"))
+            .with_dutch(format!(
+                "De ronde is gestopt: de eigen schijf of database van de toepassing gaf een fout: {error}"
+            ))
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.english)

@@ -18,7 +18,7 @@ use jiff::Timestamp;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use sql::SqlStore;
 
-use crate::{Address, Digest, MessageId, MessageKey, Reason, Result};
+use crate::{Address, MessageId, MessageKey, Reason, Result, import::Digest};
 
 /// Whose memory: one job on one mailbox. Survives the swap from one account to another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
