@@ -93,10 +93,10 @@ impl fmt::Debug for JobAccount {
 /// # tokio::runtime::Runtime::new()?.block_on(async {
 /// use std::sync::Arc;
 /// use mail_account::{Delivery, ImportJob, Importer, MailAccount, Outcome, SqlStore, handler_fn};
-/// use mail_account::provider::memory::{MemoryAccount, MemoryMailbox};
+/// use mail_account::provider::memory::{MemoryAccount, MemoryMailbox, MemoryOptions};
 ///
 /// let mailbox = MemoryMailbox::new("facturen@contoso.example");
-/// let account: Arc<dyn MailAccount> = Arc::new(MemoryAccount::open("local", &mailbox));
+/// let account: Arc<dyn MailAccount> = Arc::new(MemoryAccount::open("local", &mailbox, MemoryOptions::default()));
 /// # let folder = tempfile::tempdir()?;
 /// # let path = folder.path().join("state.db");
 /// let ledger = Arc::new(SqlStore::open(path).await?);
