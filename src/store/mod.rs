@@ -5,7 +5,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `mod.rs` | the trait and its nouns |
-//! | `sql.rs` | the tables, migrations, leases, and the one committer |
+//! | `sql/` | `SqlStore`: the tables, migrations, leases, and the one committer |
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;
@@ -56,7 +56,7 @@ pub struct Lease {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Step {
-    /// Known, and waiting for a hand-over: not yet handed over, an attempt failed, or `retry` was asked for.
+    /// Known, and waiting for a hand-over: not yet handed over, or an attempt failed.
     Waiting,
     /// Handed over; nobody knows yet how that ended.
     Claimed,
@@ -116,7 +116,8 @@ pub struct Row {
     pub last_attempt: Option<Timestamp>,
     /// Not before then.
     pub next_attempt: Option<Timestamp>,
-    /// A person asked for another try. Set by [`Ledger::retry`]; cleared by the commit that claims the row.
+    /// A person asked for another try. Set by [`Ledger::retry`] alone, which leaves `step` and `outcome` as they are;
+    /// [`Ledger::commit`] says when it is cleared.
     pub retry: bool,
     /// The account that `handle` belongs to.
     pub account: String,
@@ -146,6 +147,40 @@ pub struct Row {
     pub first_seen: Timestamp,
     /// Another row that this may be a copy of, when that cannot be proven.
     pub possible_duplicate_of: Option<(MessageKey, u32)>,
+}
+
+impl Row {
+    /// Of a message that was never handed over: [`Step::Waiting`] in the import folder, first seen when it was
+    /// received, and nothing else known about it.
+    pub fn new(key: MessageKey, account: impl Into<String>, handle: MessageId, received: Timestamp) -> Self {
+        Self {
+            key,
+            discriminator: 0,
+            step: Step::Waiting,
+            outcome: None,
+            reason: None,
+            deliveries: 0,
+            attempts: 0,
+            deaths: 0,
+            last_attempt: None,
+            next_attempt: None,
+            retry: false,
+            account: account.into(),
+            handle,
+            place: Place::Import,
+            run: 0,
+            digest: Digest::Unknown,
+            sent_second: None,
+            sender: String::new(),
+            subject_norm: String::new(),
+            subject: None,
+            from: None,
+            internet_message_id: None,
+            received,
+            first_seen: received,
+            possible_duplicate_of: None,
+        }
+    }
 }
 
 /// Which rows of a scope.
@@ -178,7 +213,8 @@ pub enum Find<'a> {
         /// A lower bound for [`Row::received`].
         since: Option<Timestamp>,
     },
-    /// All whose outcome is [`Recorded::Failed`], or which wait after an attempt that failed.
+    /// All whose outcome is [`Recorded::Failed`], or which wait after an attempt that failed ([`Row::attempts`] above
+    /// 0) or for the retry of one.
     Failures,
 }
 
@@ -192,11 +228,12 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     /// that is known to be dead is taken over at once, any other after it has expired.
     async fn acquire(&self, scope: &Scope, ttl: Duration) -> Result<Option<Lease>>;
 
-    /// Makes the lease last `ttl` from now.
+    /// Makes the lease last `ttl` from now, also one that has expired if nobody has taken it over yet.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) when somebody else has taken it over.
+    /// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) when somebody else has taken it over, or it was given
+    /// back.
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<()>;
 
     /// Whether the lease still holds; asked before every move.
@@ -210,6 +247,14 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     async fn release(&self, lease: &Lease) -> Result<()>;
 
     /// Writes these rows, all or none: inserts or replaces, by (scope, key, discriminator).
+    ///
+    /// [`Row::retry`] is not taken from the rows. One that is set stays set, together with the attempts and the next
+    /// attempt that [`retry`](Self::retry) left, so that a run that read the row before cannot wipe the request out.
+    /// Two writes clear it: of [`Step::Claimed`], which answers the request, and of an outcome other than
+    /// [`Recorded::Failed`], which leaves nothing to try again. They, and every write of a row without a request,
+    /// are stored as given.
+    ///
+    /// Times may be kept in whole microseconds, rounded down.
     ///
     /// # Errors
     ///
@@ -227,8 +272,10 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     /// The mailboxes that this job has rows for.
     async fn mailboxes(&self, job: &str) -> Result<Vec<String>>;
 
-    /// Queues failed messages of a job for another try, with attempts starting at 0: those with this key, or all.
-    /// Returns how many there were.
+    /// Queues failed messages of a job for another try, with attempts starting at 0 and nothing to wait for: those
+    /// with this key, or all that [`Find::Failures`] finds. When no failed message has exactly this key, those are
+    /// taken whose key is this one after its first `:`, as a person writes it who copies a Message-ID. Returns how
+    /// many there were. Needs no lease.
     async fn retry(&self, job: &str, key: Option<&MessageKey>) -> Result<u64>;
 
     /// When `since = "now"` began to count for this scope: the time of the first call, remembered.

@@ -1,5 +1,0 @@
-//! [`SqlStore`].
-
-/// The ledger on SQLite.
-#[derive(Debug)]
-pub struct SqlStore {}
