@@ -309,7 +309,7 @@ pub(crate) fn not_found(spec: &FolderSpec, folders: &[Folder]) -> Error {
 }
 
 /// Levenshtein distance, over the first 200 characters.
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     let a: Vec<char> = a.chars().take(200).collect();
     let b: Vec<char> = b.chars().take(200).collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

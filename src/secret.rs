@@ -3,7 +3,7 @@
 //! A configuration names a secret by its place: literally, in an environment variable, or in a file. Variables and
 //! files are read when the secret is first needed, so that one account's missing variable does not stop the others.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -118,15 +118,6 @@ impl SecretSource {
             return Err(invalid(format!("`{key}` is empty")));
         }
         Ok(value)
-    }
-
-    /// Makes a relative file relative to `base`.
-    pub(crate) fn relative_to(&mut self, base: &Path) {
-        if let Self::File(FileName { file }) = self
-            && file.is_relative()
-        {
-            *file = base.join(&*file);
-        }
     }
 }
 

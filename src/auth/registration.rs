@@ -8,7 +8,7 @@ use url::Url;
 
 use super::authority::{Authority, Cloud, is_guid, override_url};
 use crate::{
-    Error, ErrorKind, Result, Secret, SecretSource,
+    Error, Result, Secret, SecretSource,
     setting::{Field, Places, Value},
 };
 

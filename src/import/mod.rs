@@ -287,8 +287,10 @@ impl Importer {
                     "no handler was given; call `Importer::with_handler`",
                 ));
             }
+            // First: what is wrong inside an account may be why its mailbox is not known.
+            let account = account.open()?;
             self.check_mailbox(info).await?;
-            account.open()
+            Ok(account)
         };
         match opened.await {
             Ok(account) => run::run(shared, account).await,

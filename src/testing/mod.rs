@@ -1,3 +1,1 @@
 //! For the tests of hosts and of other providers (feature `testing`).
-
-pub mod graph;

@@ -1,4 +1,45 @@
-//! What kind of service an account imitates.
+//! What kind of service an account imitates, and the settings of one that stands in a configuration file.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::{MemoryAccount, MemoryMailbox, NAME};
+use crate::{
+    MailAccount, MailboxInfo, Result,
+    provider::{Opening, ProviderConfig},
+    setting::{Field, Kind, Label, Value},
+};
+
+/// An account of provider `memory` in a configuration file: a mailbox that is empty when it is opened.
+///
+/// To run a configured job on a mailbox that a test has filled, use
+/// [`MailApp::with_account`](crate::MailApp::with_account).
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct MemoryConfig {
+    /// The mailbox's name.
+    pub mailbox: String,
+}
+
+impl ProviderConfig for MemoryConfig {
+    const NAME: &'static str = NAME;
+
+    fn kind() -> Kind {
+        let fields = vec![Field::new("mailbox", Value::Text, "Mailbox", "Postvak").required()];
+        Kind::new(NAME, Label::new("In memory, for tests", "In het geheugen, voor tests"), fields)
+    }
+
+    fn mailbox(&self, opening: &Opening) -> MailboxInfo {
+        MailboxInfo::new(&opening.account, NAME, opening.address.as_deref().unwrap_or(&self.mailbox))
+    }
+
+    fn open(&self, opening: Opening) -> Result<Arc<dyn MailAccount>> {
+        let options = MemoryOptions { address: opening.address, ..MemoryOptions::default() };
+        Ok(Arc::new(MemoryAccount::open(opening.account, &MemoryMailbox::new(&self.mailbox), options)))
+    }
+}
 
 /// How a [`MemoryAccount`](super::MemoryAccount) behaves where services differ.
 ///

@@ -3,7 +3,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `mod.rs` | [`MemoryAccount`] and its trait impl, which only forwards |
-//! | `config.rs` | [`MemoryOptions`]: what kind of service the account imitates |
+//! | `config.rs` | [`MemoryOptions`]: what kind of service the account imitates; settings in a file |
 //! | `mailbox.rs` | [`MemoryMailbox`]: what a test does to the mailbox behind the account's back |
 //! | `state.rs` | folders and messages, and the rules for changing them |
 //! | `session.rs` | one function per call of the trait |
@@ -24,7 +24,7 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
-pub use config::MemoryOptions;
+pub use config::{MemoryConfig, MemoryOptions};
 pub use generated::Generated;
 pub use mailbox::{MemoryMailbox, StoredId, StoredMail};
 pub use script::{Call, Fault, Operation, Phase, Reaction};
