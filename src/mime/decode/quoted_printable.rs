@@ -1,0 +1,171 @@
+//! Quoted-printable (RFC 2045, section 6.7), clean or not.
+
+/// Blanks at a line's end are dropped, so they are held back until it is known what follows. A line has at most 76
+/// characters; of an absurd run this many are kept.
+const BLANKS_CAP: usize = 4096;
+
+#[derive(Debug, Default)]
+pub(super) struct QuotedPrintable {
+    state: State,
+    blanks: Vec<u8>,
+    pub(super) broken: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum State {
+    #[default]
+    Text,
+    /// After a CR that may belong to a line end.
+    Return,
+    /// After `=`.
+    Equals,
+    /// After `=` and blanks: a soft line break whose line end is still to come.
+    SoftBlanks,
+    /// After `=` and CR.
+    SoftReturn,
+    /// After `=` and one hexadecimal digit, which is kept as it was written.
+    Hex(u8),
+}
+
+fn hex(byte: u8) -> Option<u8> {
+    char::from(byte).to_digit(16).map(|digit| digit as u8)
+}
+
+impl QuotedPrintable {
+    pub(super) fn push(&mut self, input: &[u8], out: &mut Vec<u8>) {
+        out.reserve(input.len());
+        let mut at = 0;
+        while let Some(&byte) = input.get(at) {
+            // A byte that does not belong to the escape before it is looked at again as text.
+            let taken = match self.state {
+                State::Text => {
+                    let plain = input[at..].iter().take_while(|b| !matches!(b, b'=' | b' ' | b'\t' | b'\r' | b'\n'));
+                    let plain = plain.count();
+                    if plain > 0 {
+                        self.flush(out);
+                        out.extend_from_slice(&input[at..at + plain]);
+                        at += plain;
+                        continue;
+                    }
+                    self.special(byte, out);
+                    true
+                }
+                State::Return => self.after_return(byte, out),
+                State::Equals => self.after_equals(byte, out),
+                State::SoftBlanks => self.after_soft_blanks(byte, out),
+                State::SoftReturn => {
+                    self.blanks.clear();
+                    self.state = State::Text;
+                    byte == b'\n'
+                }
+                State::Hex(first) => self.after_hex(first, byte, out),
+            };
+            at += usize::from(taken);
+        }
+    }
+
+    fn special(&mut self, byte: u8, out: &mut Vec<u8>) {
+        match byte {
+            b'=' => {
+                self.flush(out);
+                self.state = State::Equals;
+            }
+            b'\r' => self.state = State::Return,
+            b'\n' => {
+                self.blanks.clear();
+                out.push(b'\n');
+            }
+            blank => self.hold(blank),
+        }
+    }
+
+    fn after_return(&mut self, byte: u8, out: &mut Vec<u8>) -> bool {
+        self.state = State::Text;
+        if byte == b'\n' {
+            self.blanks.clear();
+            out.extend_from_slice(b"\r\n");
+            return true;
+        }
+        self.flush(out);
+        out.push(b'\r');
+        false
+    }
+
+    fn after_equals(&mut self, byte: u8, out: &mut Vec<u8>) -> bool {
+        self.state = match byte {
+            b'\n' => State::Text,
+            b'\r' => State::SoftReturn,
+            b' ' | b'\t' => {
+                self.hold(byte);
+                State::SoftBlanks
+            }
+            _ if hex(byte).is_some() => State::Hex(byte),
+            _ => {
+                self.literal(out);
+                return false;
+            }
+        };
+        true
+    }
+
+    fn after_soft_blanks(&mut self, byte: u8, out: &mut Vec<u8>) -> bool {
+        match byte {
+            b' ' | b'\t' => self.hold(byte),
+            b'\r' => self.state = State::SoftReturn,
+            b'\n' => {
+                self.blanks.clear();
+                self.state = State::Text;
+            }
+            _ => {
+                self.literal(out);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn after_hex(&mut self, first: u8, byte: u8, out: &mut Vec<u8>) -> bool {
+        if let (Some(high), Some(low)) = (hex(first), hex(byte)) {
+            out.push(high << 4 | low);
+            self.state = State::Text;
+            return true;
+        }
+        self.literal(out);
+        out.push(first);
+        false
+    }
+
+    /// The `=` was no escape: it stands for itself.
+    fn literal(&mut self, out: &mut Vec<u8>) {
+        self.broken = true;
+        self.state = State::Text;
+        out.push(b'=');
+    }
+
+    fn hold(&mut self, blank: u8) {
+        if self.blanks.len() < BLANKS_CAP {
+            self.blanks.push(blank);
+        } else {
+            self.broken = true;
+        }
+    }
+
+    fn flush(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.blanks);
+    }
+
+    pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
+        match self.state {
+            State::Return => {
+                self.blanks.clear();
+                out.push(b'\r');
+            }
+            State::Hex(first) => {
+                self.literal(out);
+                out.push(first);
+            }
+            State::Text | State::Equals | State::SoftBlanks | State::SoftReturn => self.blanks.clear(),
+        }
+        self.state = State::Text;
+    }
+}
