@@ -1,4 +1,4 @@
-//! What every part takes from outside: the clock, sleep and randomness. Tests replace them.
+//! What every part takes from outside: the clock, sleep, randomness, patience and connections. Tests replace them.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -21,7 +21,42 @@ pub trait Random: fmt::Debug + Send + Sync + 'static {
     fn fill(&self, bytes: &mut [u8]);
 }
 
-/// The clock and the randomness that everything uses; cheap to clone.
+/// How long to wait for services. With the defaults an account whose server stays silent, refuses or breaks off for ever
+/// ends with an error within 50 seconds; one that asks for a pause gets it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Patience {
+    /// For a connection. Default 10 s.
+    pub connect: Duration,
+    /// Without a byte, while an answer is awaited or read. There is no limit on the whole: a large attachment takes as
+    /// long as it takes. Default 20 s.
+    pub silence: Duration,
+    /// For everything that goes wrong in a row, without any progress. Default 40 s.
+    pub faults: Duration,
+    /// For the pauses that a service asks for in a row, without any progress. Default 5 min.
+    pub pauses: Duration,
+    /// Before the second attempt; doubled before each further one. Default 250 ms.
+    pub first_wait: Duration,
+    /// The longest that the wait grows to on its own. Default 8 s.
+    pub longest_wait: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            silence: Duration::from_secs(20),
+            faults: Duration::from_secs(40),
+            pauses: Duration::from_secs(300),
+            first_wait: Duration::from_millis(250),
+            longest_wait: Duration::from_secs(8),
+        }
+    }
+}
+
+/// The clock, the randomness, the patience and the connections that everything uses; cheap to clone.
+///
+/// Accounts opened with clones of one context share HTTP connections, and the tokens of a registration.
 ///
 /// ```
 /// use mail_account::Context;
@@ -33,9 +68,31 @@ pub trait Random: fmt::Debug + Send + Sync + 'static {
 pub struct Context {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
+    patience: Patience,
+    #[cfg(feature = "oauth")]
+    shared: crate::net::Shared,
 }
 
 impl Context {
+    /// The same with other waiting times.
+    #[must_use]
+    pub fn with_patience(mut self, patience: Patience) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// How long to wait for services.
+    #[must_use]
+    pub fn patience(&self) -> Patience {
+        self.patience
+    }
+
+    /// HTTP clients and tokens.
+    #[cfg(feature = "oauth")]
+    pub(crate) fn shared(&self) -> &crate::net::Shared {
+        &self.shared
+    }
+
     /// The same with another clock.
     #[must_use]
     pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> Self {
@@ -79,7 +136,13 @@ impl Context {
 
 impl Default for Context {
     fn default() -> Self {
-        Self { clock: Arc::new(SystemClock), random: Arc::new(SystemRandom) }
+        Self {
+            clock: Arc::new(SystemClock),
+            random: Arc::new(SystemRandom),
+            patience: Patience::default(),
+            #[cfg(feature = "oauth")]
+            shared: crate::net::Shared::default(),
+        }
     }
 }
 

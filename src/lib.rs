@@ -10,6 +10,8 @@ pub mod folder;
 pub mod import;
 pub mod message;
 mod mime;
+#[cfg(feature = "oauth")]
+mod net;
 pub mod provider;
 pub mod secret;
 pub mod setting;
@@ -20,7 +22,7 @@ pub mod testing;
 pub use account::{Access, Capabilities, MailAccount, MailboxInfo, MoveOutcome, Query, Usage};
 pub use attachment::{Attachment, AttachmentId, AttachmentKind, Content};
 pub use config::MailApp;
-pub use context::{Clock, Context, Random};
+pub use context::{Clock, Context, Patience, Random};
 pub use error::{Error, ErrorKind, Result};
 pub use folder::{Folder, FolderId, FolderSpec, Role};
 pub use import::{

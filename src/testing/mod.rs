@@ -1,1 +1,3 @@
 //! For the tests of hosts and of other providers (feature `testing`).
+
+pub mod graph;
