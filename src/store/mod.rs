@@ -274,8 +274,8 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
 
     /// Queues failed messages of a job for another try, with attempts starting at 0 and nothing to wait for: those
     /// with this key, or all that [`Find::Failures`] finds. When no failed message has exactly this key, those are
-    /// taken whose key is this one after its first `:`, as a person writes it who copies a Message-ID. Returns how
-    /// many there were. Needs no lease.
+    /// taken whose key is this one after its first `:`, with or without angle brackets, as a person writes it who
+    /// copies a Message-ID. Returns how many there were. Needs no lease.
     async fn retry(&self, job: &str, key: Option<&MessageKey>) -> Result<u64>;
 
     /// When `since = "now"` began to count for this scope: the time of the first call, remembered.

@@ -2,7 +2,9 @@
 //!
 //! There is no task that lives as long as the store. Whoever brings work while nobody is writing starts one; it ends
 //! when nothing waits any more. So nothing keeps a process or a runtime alive, and a store may be used from one
-//! runtime after another.
+//! runtime after another. It has a thread for itself: a handler that blocks its runtime must not leave a transaction
+//! open, which every other process would wait for. A runtime that is shut down waits for such a thread, and so for
+//! the transaction.
 
 use std::{
     sync::{
@@ -155,7 +157,9 @@ impl Committer {
             !std::mem::replace(&mut queue.has_writer, true)
         };
         if needs_writer {
-            tokio::spawn(write_all(Writer { committer: Arc::clone(self), is_done: false }));
+            let writer = Writer { committer: Arc::clone(self), is_done: false };
+            let runtime = tokio::runtime::Handle::current();
+            tokio::task::spawn_blocking(move || runtime.block_on(write_all(writer)));
         }
         answered.await.unwrap_or_else(|_| {
             Err(Error::new(
@@ -306,7 +310,8 @@ impl Drop for Writer {
         if self.is_done {
             return;
         }
-        // The runtime was shut down in the middle. Those who wait on another one must not wait for ever.
+        // The runtime was shut down before it began, or it panicked. Those who wait on another one must not wait for
+        // ever.
         let mut queue = self.committer.queue();
         queue.has_writer = false;
         queue.waiting.clear();
@@ -314,8 +319,6 @@ impl Drop for Writer {
 }
 
 async fn write_all(mut writer: Writer) {
-    // Others that are about to call get on this transaction rather than the next.
-    tokio::task::yield_now().await;
     loop {
         let calls = {
             let mut queue = writer.committer.queue();

@@ -147,3 +147,56 @@ fn is_abandoned(path: &Path) -> bool {
         Err(e) => e.kind() == io::ErrorKind::NotFound,
     }
 }
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_living_are_told_from_the_dead() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = folder.path().join("ledger.db");
+        let one = Owner::beside(&database).unwrap();
+        let two = Owner::beside(&database).unwrap();
+        let here = Machine::this();
+        assert!(!one.is_dead(&two.id, &here) && !two.is_dead(&one.id, &here));
+        assert!(!one.is_dead(&one.id, &here), "an owner is alive to itself");
+        assert!(one.is_dead("1-00", &here), "its file is gone");
+
+        // What a process that was killed leaves behind: its file, and no lock.
+        let owners = folder.path().join("ledger.db-owners");
+        fs::write(owners.join("2-00"), "").unwrap();
+        assert!(one.is_dead("2-00", &here));
+        let three = Owner::beside(&database).unwrap();
+        let mut alive = vec![one.id.clone(), two.id.clone(), three.id.clone()];
+        alive.sort();
+        assert_eq!(names(&owners), alive, "the dead are cleared away, and nobody else");
+
+        drop((two, three));
+        assert_eq!(names(&owners), [one.id.as_str()]);
+        drop(one);
+        assert!(!owners.exists());
+    }
+
+    #[test]
+    fn only_locks_that_can_be_seen_from_here_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let owner = Owner::beside(&folder.path().join("ledger.db")).unwrap();
+        let machine = |host: &str, boot: &str| Machine { host: host.to_owned(), boot: boot.to_owned() };
+        let here = Machine::this();
+        assert!(owner.is_dead("1-00", &machine("a-container", &here.boot)) || here.boot.is_empty());
+        assert!(owner.is_dead("1-00", &machine(&here.host, "before the last start")));
+        assert!(!owner.is_dead("1-00", &machine("another computer", "another start")));
+        assert!(!owner.is_dead("1-00", &machine("another computer", "")));
+        for foreign in ["", "..", "../../etc/none", "a/b", "a\0b"] {
+            assert!(!owner.is_dead(foreign, &here), "{foreign:?} names no owner");
+        }
+    }
+}

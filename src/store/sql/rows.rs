@@ -144,12 +144,13 @@ pub(super) async fn queue_again(tx: &mut Transaction<'_>, job: &str, key: Option
     if exact > 0 {
         return Ok(exact);
     }
-    // A person who copies a Message-ID out of a mail does not write the kind of key before it.
+    // A person who copies a Message-ID out of a mail writes its brackets, and not the kind of key before it.
+    let wanted = key.as_str().trim_start_matches('<').trim_end_matches('>');
     let mut count = 0;
     for record in tx.all(FAILING_KEYS, vec![job.into()]).await? {
-        let failed = record.text(0)?.unwrap_or_default();
-        if failed.split_once(':').is_some_and(|(_, bare)| bare == key.as_str()) {
-            count += tx.run(RETRY_KEY, vec![job.into(), failed.as_str().into()]).await?;
+        let failing = record.text(0)?.unwrap_or_default();
+        if failing.split_once(':').is_some_and(|(_, bare)| bare == key.as_str() || bare == wanted) {
+            count += tx.run(RETRY_KEY, vec![job.into(), failing.as_str().into()]).await?;
         }
     }
     Ok(count)
