@@ -1,5 +1,7 @@
 //! Folders, and how configuration names them.
 
+pub(crate) mod utf7;
+
 use std::{fmt, str::FromStr};
 
 use crate::{Error, ErrorKind, Result};

@@ -13,6 +13,7 @@
 
 pub mod graph;
 pub mod imap;
+pub mod maildir;
 pub mod memory;
 
 use std::{fmt, sync::Arc};
