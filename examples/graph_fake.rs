@@ -76,9 +76,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         mailbox.generate("inbox", &mail);
     }
     if let (Some(directory), Some(mailbox)) = (&arguments.dir, mailboxes.first()) {
-        let mut files: Vec<PathBuf> = std::fs::read_dir(directory)?
-            .map(|entry| entry.map(|entry| entry.path()))
-            .collect::<Result<_, _>>()?;
+        let mut files: Vec<PathBuf> =
+            std::fs::read_dir(directory)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?;
         files.retain(|path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("eml")));
         files.sort();
         for file in files {

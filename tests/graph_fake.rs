@@ -299,7 +299,7 @@ async fn a_move_gives_a_new_id_unless_immutable_ones_are_asked_for() {
     let request = rig.request("GET", &rig.at("mailFolders/archive/messages")).header(IMMUTABLE.0, IMMUTABLE.1);
     let listed = send(request).await;
     assert_eq!(listed.header("preference-applied"), Some("IdType=\"ImmutableId\""));
-    assert_eq!(listed.ids(), [immutable.clone()]);
+    assert_eq!(listed.ids(), std::slice::from_ref(&immutable));
     for folder in ["inbox", "archive", "archive"] {
         let request = rig
             .request("POST", &rig.at(&format!("messages/{immutable}/move")))
@@ -401,8 +401,7 @@ async fn filters_find_what_they_say() {
     ] {
         assert_eq!(rig.get(&found(filter)).await.values().len(), count, "{filter}");
     }
-    for filter in ["receivedDateTime ge '2026-03-01T09:02:00Z'", "isRead eq 'false'", "colour eq 'red'", "subject eq"]
-    {
+    for filter in ["receivedDateTime ge '2026-03-01T09:02:00Z'", "isRead eq 'false'", "colour eq 'red'", "subject eq"] {
         rig.get(&found(filter)).await.refused(400, "BadRequest");
     }
 }
@@ -460,7 +459,8 @@ async fn search_does_not_go_with_order_or_filter() {
 async fn the_size_comes_as_an_extended_property() {
     let rig = Rig::new().await;
     rig.mailbox.deliver("inbox", with_file("x", "a.pdf", &[0; 1000]));
-    let query = "mailFolders/inbox/messages?$select=id&$expand=singleValueExtendedProperties($filter=id eq 'LONG 0x0E08')";
+    let query =
+        "mailFolders/inbox/messages?$select=id&$expand=singleValueExtendedProperties($filter=id eq 'LONG 0x0E08')";
     let found = rig.mail(query).await.values();
     let property = &found[0]["singleValueExtendedProperties"][0];
     assert_eq!(property["id"], "Long 0xe08");
@@ -485,10 +485,7 @@ async fn selected_properties_come_and_id_with_them() {
         .request("GET", &rig.at("mailFolders/inbox/messages"))
         .header("Prefer", "IdType=\"ImmutableId\", outlook.body-content-type=\"text\"");
     let text = send(request).await;
-    assert_eq!(
-        text.header("preference-applied"),
-        Some("IdType=\"ImmutableId\", outlook.body-content-type=\"text\"")
-    );
+    assert_eq!(text.header("preference-applied"), Some("IdType=\"ImmutableId\", outlook.body-content-type=\"text\""));
     assert_eq!(text.values()[0]["body"], json!({"contentType": "text", "content": "hello\r\n"}));
 }
 
@@ -561,8 +558,7 @@ async fn without_any_permission_there_is_a_token_and_403() {
 #[tokio::test]
 async fn rbac_works_without_roles_in_the_token_and_only_in_its_scope() {
     let fake = GraphFake::start().await;
-    let app =
-        fake.app("x").secret("right").rbac("Application Mail.ReadWrite", ["facturen@contoso.nl"]).create();
+    let app = fake.app("x").secret("right").rbac("Application Mail.ReadWrite", ["facturen@contoso.nl"]).create();
     let mailbox = fake.mailbox("facturen@contoso.nl").create();
     let other = fake.mailbox("directie@contoso.nl").create();
     let mut rig = Rig { fake, app, mailbox, http: reqwest::Client::new(), token: String::new() };
@@ -826,4 +822,653 @@ async fn an_attached_message_is_made_anew() {
     let attachment = rig.mail(&format!("messages/{id}/attachments")).await.ids().remove(0);
     let value = rig.mail(&format!("messages/{id}/attachments/{attachment}/$value")).await;
     assert_eq!(String::from_utf8(value.body).unwrap().trim_end(), inner.trim_end());
+}
+
+// What Exchange makes of a message -------------------------------------------------------------------
+
+#[tokio::test]
+async fn mime_is_rendered_as_exchange_does() {
+    let rig = Rig::new().await;
+    rig.fake.mailbox("jan@contoso.nl").display_name("Jan de Vries").alias("j.devries@contoso.nl").create();
+    let received: jiff::Timestamp = "2026-03-01T10:00:00Z".parse().unwrap();
+    let source = "From: \"J.\" <J.DeVries@Contoso.nl>\r\nTo: Facturen <facturen@contoso.nl>\r\nSubject: Factuur \t  12\r\n   van maart\r\nDate: yesterday\r\nReceived: one\r\nReceived: two\r\nContent-Type: text/html\r\n\r\n<html><head></head><body><script>x()</script><p onclick=\"y()\">hi</p></body></html>\r\n";
+    let id = rig.mailbox.deliver_at("inbox", source, received);
+    let message = rig.mail(&format!("messages/{id}")).await.json();
+    assert_eq!(message["subject"], "Factuur 12 van maart");
+    assert_eq!(message["from"]["emailAddress"], json!({"name": "Jan de Vries", "address": "jan@contoso.nl"}));
+    assert_eq!(message["sentDateTime"], "2026-03-01T10:00:00Z");
+    let made_up = message["internetMessageId"].as_str().unwrap().to_owned();
+    assert!(made_up.starts_with('<') && made_up.ends_with("exchangelabs.com>"), "{made_up}");
+    let body = message["body"]["content"].as_str().unwrap();
+    assert!(!body.contains("script") && !body.contains("onclick") && body.contains("hi"), "{body}");
+    let unsafe_html =
+        rig.request("GET", &rig.at(&format!("messages/{id}"))).header("Prefer", "outlook.allow-unsafe-html");
+    assert!(send(unsafe_html).await.json()["body"]["content"].as_str().unwrap().contains("script"));
+    let headers = rig.mail(&format!("messages/{id}?$select=internetMessageHeaders")).await.json();
+    let received: Vec<&Value> = headers["internetMessageHeaders"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|header| header["name"] == "Received")
+        .collect();
+    assert_eq!(received.len(), 2, "repeated headers stay repeated");
+    let value = rig.mail(&format!("messages/{id}/$value")).await;
+    assert_eq!(value.header("content-type"), Some("text/plain"));
+    let value = String::from_utf8(value.body).unwrap();
+    assert!(value.contains("Subject: Factuur 12 van maart\r\n") && value.contains(&made_up), "{value}");
+    assert_ne!(value, source);
+
+    rig.fake.configure(|settings| {
+        let rendering = &mut settings.rendering;
+        rendering.rewrite_sender = false;
+        rendering.collapse_subject = false;
+        rendering.substitute_message_id = false;
+        rendering.substitute_date = false;
+        rendering.sanitise_html = false;
+        rendering.rerender_message = false;
+    });
+    let id = rig.mailbox.deliver("inbox", source);
+    let message = rig.mail(&format!("messages/{id}")).await.json();
+    assert_eq!(message["from"]["emailAddress"]["address"], "J.DeVries@Contoso.nl");
+    assert!(message["internetMessageId"].is_null() && message["sentDateTime"].is_null());
+    assert!(message["body"]["content"].as_str().unwrap().contains("script"));
+    assert_eq!(rig.mail(&format!("messages/{id}/$value")).await.body, source.as_bytes());
+}
+
+#[tokio::test]
+async fn winmail_is_opened() {
+    let mut tnef = 0x223E_9F78_u32.to_le_bytes().to_vec();
+    tnef.extend([1, 0]);
+    for (id, data) in [(0x9002_u16, &[0_u8; 14][..]), (0x8010, b"factuur.pdf\0"), (0x800F, b"%PDF-1")] {
+        tnef.push(2);
+        tnef.extend(id.to_le_bytes());
+        tnef.extend([0, 0]);
+        tnef.extend((data.len() as u32).to_le_bytes());
+        tnef.extend(data);
+        let sum = data.iter().fold(0_u16, |sum, byte| sum.wrapping_add(u16::from(*byte)));
+        tnef.extend(sum.to_le_bytes());
+    }
+    let rig = Rig::new().await;
+    let mime = with_file("x", "winmail.dat", &tnef);
+    let id = rig.mailbox.deliver("inbox", mime.clone());
+    let opened = rig.mail(&format!("messages/{id}/attachments")).await.values();
+    assert_eq!((opened.len(), &opened[0]["name"]), (1, &json!("factuur.pdf")));
+    assert_eq!(opened[0]["contentBytes"], base64_simd::STANDARD.encode_to_string("%PDF-1"));
+    rig.fake.configure(|settings| settings.rendering.open_tnef = false);
+    let id = rig.mailbox.deliver("inbox", mime);
+    assert_eq!(rig.mail(&format!("messages/{id}/attachments")).await.values()[0]["name"], "winmail.dat");
+}
+
+// Batches --------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn a_batch_answers_each_part_in_any_order() {
+    let rig = Rig::new().await;
+    let ids = rig.deliver(6);
+    let parts: Vec<Value> = ids
+        .iter()
+        .enumerate()
+        .map(|(number, id)| {
+            json!({
+                "id": number.to_string(),
+                "method": "POST",
+                "url": rig.at(&format!("messages/{id}/move")),
+                "headers": {"Content-Type": "application/json", "Prefer": "IdType=\"ImmutableId\""},
+                "body": {"destinationId": if number == 5 { "clutter" } else { "archive" }},
+            })
+        })
+        .collect();
+    let before = rig.fake.counters();
+    let answer = rig.batch(json!(parts)).await;
+    assert_eq!(answer.status, 200);
+    let responses = answer.json()["responses"].as_array().cloned().unwrap();
+    assert_eq!(responses.len(), 6);
+    let order: Vec<&str> = responses.iter().map(|response| response["id"].as_str().unwrap()).collect();
+    assert_ne!(order, ["0", "1", "2", "3", "4", "5"]);
+    for response in &responses {
+        let number: usize = response["id"].as_str().unwrap().parse().unwrap();
+        if number == 5 {
+            assert_eq!(
+                (&response["status"], &response["body"]["error"]["code"]),
+                (&json!(404), &json!("ErrorItemNotFound"))
+            );
+        } else {
+            assert_eq!((&response["status"], &response["body"]["id"]), (&json!(201), &json!(ids[number])));
+        }
+    }
+    let after = rig.fake.counters();
+    assert_eq!(after.graph_requests - before.graph_requests, 6, "each part counts");
+    assert_eq!(after.round_trips - before.round_trips, 1);
+    assert_eq!((after.of(Route::Move), after.of(Route::Batch)), (6, 1));
+    assert_eq!(after.peak_concurrency[rig.mailbox.address()], 4);
+    assert_eq!(rig.mailbox.count("archive"), 5);
+}
+
+#[tokio::test]
+async fn a_malformed_batch_is_refused_whole() {
+    let rig = Rig::new().await;
+    let part = |id: &str| json!({"id": id, "method": "GET", "url": rig.at("mailFolders")});
+    let many: Vec<Value> = (0..21).map(|number| part(&number.to_string())).collect();
+    rig.batch(json!(many)).await.refused(400, "BadRequest");
+    rig.batch(json!(many[..20])).await.values_of_batch(20);
+    rig.batch(json!([])).await.refused(400, "BadRequest");
+    rig.batch(json!([part("a"), part("A")])).await.refused(400, "BadRequest");
+    rig.batch(json!([{"id": "1", "method": "POST", "url": "/$batch"}])).await.refused(400, "BadRequest");
+    let absolute = format!("{}/v1.0/users", rig.fake.graph_url());
+    rig.batch(json!([{"id": "1", "method": "GET", "url": absolute}])).await.refused(400, "BadRequest");
+    rig.batch(json!([{"id": "1", "url": "/users"}])).await.refused(400, "BadRequest");
+    let untyped = json!([{"id": "1", "method": "POST", "url": rig.at("mailFolders"), "body": {"displayName": "x"}}]);
+    rig.batch(untyped).await.refused(400, "BadRequest");
+    let dangling = json!([{"id": "1", "method": "GET", "url": "/users", "dependsOn": ["9"]}]);
+    rig.batch(dangling).await.refused(400, "BadRequest");
+    let plain = rig.request("POST", "/$batch").body("{\"requests\":[]}");
+    send(plain).await.refused(400, "BadRequest");
+}
+
+impl Answer {
+    /// The status of each part, in order of ids that are numbers.
+    fn values_of_batch(&self, count: usize) -> Vec<u64> {
+        assert_eq!(self.status, 200, "{}", self.json());
+        let mut responses = self.json()["responses"].as_array().cloned().unwrap();
+        assert_eq!(responses.len(), count);
+        responses.sort_by_key(|response| response["id"].as_str().unwrap().parse::<u64>().unwrap());
+        responses.iter().map(|response| response["status"].as_u64().unwrap()).collect()
+    }
+}
+
+#[tokio::test]
+async fn parts_can_depend_on_others_and_carry_binaries() {
+    let rig = Rig::new().await;
+    let id = rig.mailbox.deliver("inbox", with_file("x", "a.pdf", b"binary"));
+    let attachment = rig.mail(&format!("messages/{id}/attachments")).await.ids().remove(0);
+    let answer = rig
+        .batch(json!([
+            {"id": "1", "method": "GET", "url": rig.at("messages/nonsense")},
+            {"id": "2", "method": "GET", "url": rig.at("mailFolders"), "dependsOn": ["1"]},
+            {"id": "3", "method": "GET", "url": rig.at(&format!("messages/{id}/attachments/{attachment}/$value"))},
+        ]))
+        .await;
+    assert_eq!(answer.values_of_batch(3), [400, 424, 200]);
+    let responses = answer.json()["responses"].as_array().cloned().unwrap();
+    let binary = responses.iter().find(|response| response["id"] == "3").unwrap();
+    assert_eq!(binary["body"], base64_simd::STANDARD.encode_to_string("binary"));
+    assert_eq!(rig.fake.counters().peak_concurrency[rig.mailbox.address()], 1);
+}
+
+#[tokio::test]
+async fn a_part_is_throttled_on_its_own() {
+    let rig = Rig::new().await;
+    rig.fake.fault(Fault::too_many_requests(RetryAfter::decimal()).on(Route::ListFolders).in_batch().nth(2));
+    let part = |id: u32| json!({"id": id.to_string(), "method": "GET", "url": rig.at("mailFolders")});
+    let answer = rig.batch(json!([part(0), part(1), part(2)])).await;
+    assert_eq!(answer.values_of_batch(3), [200, 429, 200]);
+    let responses = answer.json()["responses"].as_array().cloned().unwrap();
+    let throttled = responses.iter().find(|response| response["id"] == "1").unwrap();
+    let headers = throttled["headers"].as_object().unwrap();
+    let value = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("retry-after")).unwrap().1;
+    assert_eq!(value, "2.128");
+}
+
+// Limits ---------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn the_fifth_request_at_once_is_refused() {
+    let rig = Rig::new().await;
+    rig.fake.configure(|settings| settings.service_time = Duration::from_millis(300));
+    let answers = futures::future::join_all((0..6).map(|_| rig.mail("mailFolders"))).await;
+    let refused: Vec<&Answer> = answers.iter().filter(|answer| answer.status == 429).collect();
+    assert_eq!(refused.len(), 2);
+    refused[0].refused(429, "ApplicationThrottled");
+    assert_eq!(refused[0].header("retry-after"), Some("1"));
+    let counters = rig.fake.counters();
+    assert_eq!((counters.throttled, counters.peak_concurrency[rig.mailbox.address()]), (2, 4));
+    // Other mailboxes and other applications have limits of their own.
+    let other = rig.fake.mailbox("inkoop@contoso.nl").create();
+    let path = format!("/users/{}/mailFolders", other.id());
+    let (four, one) =
+        futures::join!(futures::future::join_all((0..4).map(|_| rig.mail("mailFolders"))), rig.get(&path));
+    assert!(four.iter().all(|answer| answer.status == 200) && one.status == 200);
+}
+
+#[tokio::test]
+async fn two_batches_at_once_are_too_many() {
+    let rig = Rig::new().await;
+    rig.fake.configure(|settings| settings.service_time = Duration::from_millis(100));
+    let parts: Vec<Value> =
+        (0..8).map(|id| json!({"id": id.to_string(), "method": "GET", "url": rig.at("mailFolders")})).collect();
+    let start = Instant::now();
+    let (one, other) = futures::join!(rig.batch(json!(parts)), rig.batch(json!(parts)));
+    assert!(start.elapsed() >= Duration::from_millis(200), "eight parts take two rounds of four");
+    let mut ok = [one, other].map(|answer| answer.values_of_batch(8).iter().filter(|status| **status == 200).count());
+    ok.sort_unstable();
+    assert_eq!(ok, [0, 8]);
+    assert_eq!(rig.fake.counters().throttled, 8);
+}
+
+#[tokio::test]
+async fn one_after_the_other_is_never_refused() {
+    let rig = Rig::new().await;
+    let workers = (0..4).map(|_| async {
+        for _ in 0..50 {
+            assert_eq!(rig.mail("mailFolders?$top=1").await.status, 200);
+        }
+    });
+    futures::future::join_all(workers).await;
+    assert_eq!(rig.fake.counters().throttled, 0);
+}
+
+#[tokio::test]
+async fn ten_minutes_have_room_for_so_many_requests() {
+    let rig = Rig::new().await;
+    rig.fake.configure(|settings| settings.requests_per_ten_minutes = 3);
+    for status in [200, 200, 200, 429] {
+        assert_eq!(rig.mail("mailFolders").await.status, status);
+    }
+    rig.fake.advance(Duration::from_secs(601));
+    assert_eq!(rig.mail("mailFolders").await.status, 200);
+}
+
+// Faults ---------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn throttling_lasts_and_says_for_how_long() {
+    let rig = Rig::new().await;
+    let now: jiff::Timestamp = "2026-03-01T10:00:00Z".parse().unwrap();
+    let mut rig = rig;
+    rig.fake.freeze_time(now);
+    rig.token = rig.fresh_token().await;
+    let throttle =
+        rig.fake.fault(Fault::throttle(Duration::from_secs(40), RetryAfter::decimal()).on(Route::ListMessages));
+    for _ in 0..2 {
+        let refused = rig.mail("mailFolders/inbox/messages").await;
+        refused.refused(429, "ApplicationThrottled");
+        assert_eq!(refused.header("retry-after"), Some("2.128"));
+    }
+    assert_eq!(rig.mail("mailFolders").await.status, 200);
+    rig.fake.advance(Duration::from_secs(40));
+    assert_eq!(rig.mail("mailFolders/inbox/messages").await.status, 200);
+    assert_eq!(throttle.hits(), 2);
+    rig.fake.fault(Fault::too_many_requests(RetryAfter::Missing).times(1));
+    assert_eq!(rig.mail("mailFolders").await.header("retry-after"), None);
+    rig.fake.fault(Fault::too_many_requests(RetryAfter::DateIn(Duration::from_secs(20))).times(1));
+    let dated = rig.mail("mailFolders").await;
+    assert_eq!(dated.header("retry-after"), Some("Sun, 01 Mar 2026 10:01:00 GMT"));
+    assert_eq!(rig.fake.counters().throttled, 0, "scripted refusals are not the client's doing");
+}
+
+#[tokio::test]
+async fn a_move_can_time_out_after_it_was_performed() {
+    let rig = Rig::new().await;
+    let ids = rig.deliver(3);
+    let lost = rig.fake.fault(Fault::after_performing(504).on(Route::Move).nth(2));
+    assert_eq!(rig.move_to(&ids[0], "archive").await.status, 201);
+    rig.move_to(&ids[1], "archive").await.refused(504, "UnknownError");
+    assert_eq!(rig.mailbox.folder_of(&ids[1]).as_deref(), Some("Archive"));
+    assert_eq!(rig.move_to(&ids[2], "archive").await.status, 201);
+    assert_eq!(lost.hits(), 1);
+    rig.fake.fault(Fault::unavailable(503).on(Route::Move));
+    rig.move_to(&ids[2], "inbox").await.refused(503, "UnknownError");
+    assert_eq!(rig.mailbox.folder_of(&ids[2]).as_deref(), Some("Archive"));
+}
+
+#[tokio::test]
+async fn someone_else_is_faster() {
+    let rig = Rig::new().await;
+    let immutable = rig.deliver(2);
+    let ids = rig.mail("mailFolders/inbox/messages?$orderby=receivedDateTime").await.ids();
+    rig.fake.fault(Fault::moved_first("Inbox/Elsewhere").on(Route::Move).nth(1));
+    rig.fake.fault(Fault::deleted_first().on(Route::Move));
+    rig.move_to(&ids[0], "archive").await.refused(404, "ErrorItemNotFound");
+    assert_eq!(rig.mailbox.folder_of(&immutable[0]).as_deref(), Some("Inbox/Elsewhere"));
+    rig.move_to(&immutable[1], "archive").await.refused(404, "ErrorItemNotFound");
+    assert_eq!(rig.mailbox.folder_of(&immutable[1]), None);
+}
+
+#[tokio::test]
+async fn a_token_can_die_on_the_third_page() {
+    let mut rig = Rig::new().await;
+    rig.deliver(30);
+    rig.fake.fault(Fault::token_expired().on(Route::ListMessages).nth(3));
+    let first = rig.mail("mailFolders/inbox/messages").await;
+    let second = rig.get(&first.next().unwrap()).await;
+    let third = second.next().unwrap();
+    rig.get(&third).await.refused(401, "InvalidAuthenticationToken");
+    rig.get(&third).await.refused(401, "InvalidAuthenticationToken");
+    rig.token = rig.fresh_token().await;
+    assert_eq!(rig.get(&third).await.values().len(), 10);
+}
+
+#[tokio::test]
+async fn claims_are_challenged() {
+    let mut rig = Rig::new().await;
+    let claims = r#"{"access_token":{"nbf":{"essential":true,"value":"1604106651"}}}"#;
+    rig.fake.fault(Fault::claims_challenge(claims).times(1));
+    let refused = rig.mail("mailFolders").await;
+    refused.refused(401, "InvalidAuthenticationToken");
+    let header = refused.header("www-authenticate").unwrap();
+    let encoded = base64_simd::STANDARD.encode_to_string(claims);
+    assert!(header.contains("error=\"insufficient_claims\"") && header.contains(&encoded), "{header}");
+    rig.mail("mailFolders").await.refused(401, "InvalidAuthenticationToken");
+    rig.token = rig.fresh_token().await;
+    assert_eq!(rig.mail("mailFolders").await.status, 200);
+}
+
+#[tokio::test]
+async fn answers_can_be_spoilt_on_the_wire() {
+    let rig = Rig::new().await;
+    let ids = rig.deliver(30);
+    let list = rig.at("mailFolders/inbox/messages?$top=30");
+    let once = |fault: Fault| {
+        rig.fake.clear_faults();
+        rig.fake.fault(fault.times(1));
+    };
+    once(Fault::html(502));
+    let html = rig.get(&list).await;
+    assert_eq!((html.status, html.header("content-type")), (502, Some("text/html; charset=us-ascii")));
+    once(Fault::html(200));
+    assert!(rig.get(&list).await.body.starts_with(b"<!DOCTYPE html>"));
+    once(Fault::cut_json());
+    let cut = rig.get(&list).await;
+    assert_eq!(cut.status, 200);
+    assert!(serde_json::from_slice::<Value>(&cut.body).is_err());
+    for fault in [Fault::cut_in_body(), Fault::reset_in_body()] {
+        once(fault);
+        let response = rig.request("GET", &list).send().await;
+        // A reset may even overtake the head.
+        if let Ok(response) = response {
+            assert_eq!(response.status(), 200);
+            assert!(response.bytes().await.is_err(), "the body is not whole");
+        }
+    }
+    once(Fault::reset_before_answer().on(Route::Move));
+    let path = rig.at(&format!("messages/{}/move", ids[0]));
+    assert!(rig.request("POST", &path).json(&json!({"destinationId": "archive"})).send().await.is_err());
+    assert_eq!(rig.mailbox.folder_of(&ids[0]).as_deref(), Some("Archive"));
+    once(Fault::trickle(2000, Duration::from_millis(5)));
+    let start = Instant::now();
+    let whole = rig.get(&list).await;
+    assert_eq!(whole.values().len(), 29);
+    assert!(start.elapsed() >= Duration::from_millis(5 * (whole.body.len() as u64 / 2000)));
+    for fault in [Fault::stall(), Fault::stall_in_body()] {
+        once(fault);
+        let request = rig.request("GET", &list).timeout(Duration::from_millis(200));
+        let failed = match request.send().await {
+            Ok(response) => response.bytes().await.is_err(),
+            Err(_) => true,
+        };
+        assert!(failed, "no whole answer comes");
+    }
+    assert_eq!(rig.get(&list).await.values().len(), 29);
+    assert!(rig.fake.idle(Duration::from_secs(5)).await);
+}
+
+#[tokio::test]
+async fn chaos_follows_its_seed() {
+    async fn struck(seed: u64) -> (Vec<u16>, u64) {
+        let rig = Rig::new().await;
+        let kinds = [ChaosKind::Unavailable, ChaosKind::Throttled, ChaosKind::TimeoutAfterPerforming, ChaosKind::Html];
+        rig.fake.chaos(Chaos::new(30.0, seed).kinds(&kinds));
+        let mut statuses = Vec::new();
+        for _ in 0..60 {
+            statuses.push(rig.mail("mailFolders?$top=1").await.status);
+        }
+        let sum = rig.fake.chaos_struck().values().sum();
+        (statuses, sum)
+    }
+    let (one, count) = struck(1).await;
+    assert_eq!(struck(1).await.0, one);
+    assert_ne!(struck(2).await.0, one);
+    assert!((8..=30).contains(&count), "{count} of 60 at 30 %");
+    for status in [200, 429, 502, 503, 504] {
+        assert!(one.contains(&status), "{status} in {one:?}");
+    }
+}
+
+// The token endpoint ---------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn the_token_endpoint_names_what_is_wrong() {
+    let rig = Rig::new().await;
+    let client_id = rig.app.client_id();
+    let tenant = rig.fake.tenant();
+    let scope = "https://graph.microsoft.com/.default";
+    let good = [
+        ("grant_type", "client_credentials"),
+        ("client_id", client_id.as_str()),
+        ("client_secret", "right"),
+        ("scope", scope),
+    ];
+    let with = |name: &'static str, value: &'static str| {
+        let mut form = good.to_vec();
+        form.retain(|(known, _)| *known != name);
+        if !value.is_empty() {
+            form.push((name, value));
+        }
+        form
+    };
+    for (form, status, error, code) in [
+        (with("client_secret", "wrong"), 401, "invalid_client", 7000215),
+        (with("client_secret", ""), 401, "invalid_client", 7000218),
+        (with("client_id", "00000000-0000-0000-0000-000000000000"), 400, "unauthorized_client", 700016),
+        (with("client_id", ""), 400, "invalid_request", 900144),
+        (with("grant_type", ""), 400, "invalid_request", 900144),
+        (with("grant_type", "password"), 400, "unsupported_grant_type", 70003),
+        (with("scope", ""), 400, "invalid_request", 900144),
+        (with("scope", "https://graph.microsoft.com/Mail.Read"), 400, "invalid_scope", 1002012),
+        (with("scope", "https%3A%2F%2Fgraph.microsoft.com%2F.default"), 400, "invalid_scope", 1002012),
+        (with("scope", "https://graph.microsoft.example/.default"), 400, "invalid_resource", 500011),
+        (
+            with("scope", "https://graph.microsoft.com/.default https://outlook.office.com/.default"),
+            400,
+            "invalid_request",
+            28000,
+        ),
+    ] {
+        rig.token_request(&tenant, &form).await.aadsts(status, error, code);
+    }
+    for (tenant, code) in [
+        ("common", 9001023),
+        ("consumers", 9001023),
+        ("11111111-1111-1111-1111-111111111111", 90002),
+        ("elsewhere.example", 90002),
+        ("contoso", 900023),
+    ] {
+        rig.token_request(tenant, &good).await.aadsts(400, "invalid_request", code);
+    }
+    let answer = rig.token_request("Contoso.nl", &good).await.json();
+    assert_eq!((&answer["token_type"], &answer["expires_in"]), (&json!("Bearer"), &json!(3599)));
+    assert!(answer["refresh_token"].is_null());
+
+    let url = format!("{}/{tenant}/oauth2/v2.0/token", rig.fake.login_url());
+    send(rig.http.get(&url)).await.aadsts(400, "invalid_request", 900561);
+    send(rig.http.post(&url).json(&json!({"grant_type": "client_credentials"}))).await.aadsts(
+        400,
+        "invalid_request",
+        900144,
+    );
+    let doubled = [good.to_vec(), vec![("scope", scope)]].concat();
+    rig.token_request(&tenant, &doubled).await.aadsts(400, "invalid_request", 9002313);
+    let mut anonymous = good.to_vec();
+    anonymous.retain(|(name, _)| !["client_id", "client_secret"].contains(name));
+    let basic = rig.http.post(&url).basic_auth(&client_id, Some("right")).form(&anonymous);
+    assert_eq!(send(basic).await.status, 200);
+
+    rig.app.set_disabled(true);
+    rig.token_request(&tenant, &good).await.aadsts(400, "unauthorized_client", 7000112);
+}
+
+#[tokio::test]
+async fn secrets_expire_and_are_replaced() {
+    let rig = Rig::new().await;
+    let end = rig.fake.now() + jiff::SignedDuration::from_secs(60);
+    let app = rig.fake.app("x").secret_until("old", end).create();
+    let client_id = app.client_id();
+    let form = |secret: &'static str| {
+        vec![
+            ("grant_type", "client_credentials"),
+            ("client_id", client_id.as_str()),
+            ("client_secret", secret),
+            ("scope", "https://graph.microsoft.com/.default"),
+        ]
+    };
+    let tenant = rig.fake.tenant();
+    assert_eq!(rig.token_request(&tenant, &form("old")).await.status, 200);
+    rig.fake.advance(Duration::from_secs(61));
+    rig.token_request(&tenant, &form("old")).await.aadsts(401, "invalid_client", 7000222);
+    app.replace_secret("new");
+    assert_eq!(rig.token_request(&tenant, &form("new")).await.status, 200);
+    assert!(!format!("{app:?} {:?} {:?}", rig.fake, rig.mailbox).contains("new"));
+}
+
+#[tokio::test]
+async fn the_token_endpoint_can_fail_too() {
+    let rig = Rig::new().await;
+    let form = [("grant_type", "client_credentials")];
+    rig.fake.fault(Fault::unavailable(503).on(Route::Token).times(1));
+    rig.token_request("contoso.nl", &form).await.aadsts(503, "temporarily_unavailable", 90033);
+    rig.fake.fault(Fault::entra(400, "invalid_grant", 53003, "Access has been blocked.").times(1));
+    rig.token_request("contoso.nl", &form).await.aadsts(400, "invalid_grant", 53003);
+    rig.fake.fault(Fault::html(502).on(Route::Token).times(1));
+    assert!(rig.token_request("contoso.nl", &form).await.body.starts_with(b"<!DOCTYPE"));
+    assert_eq!(rig.fake.counters().token_requests, 4);
+}
+
+fn jwt(header: Value, claims: Value) -> String {
+    let part = |value: Value| base64_simd::URL_SAFE_NO_PAD.encode_to_string(value.to_string());
+    format!("{}.{}.{}", part(header), part(claims), base64_simd::URL_SAFE_NO_PAD.encode_to_string("signature"))
+}
+
+#[tokio::test]
+async fn federated_assertions_match_to_the_letter() {
+    let rig = Rig::new().await;
+    let app = rig.fake.app("x").federated("https://issuer.example", "job", "api://AzureADTokenExchange").create();
+    let now = rig.fake.now().as_second();
+    let client_id = app.client_id();
+    let tenant = rig.fake.tenant();
+    let ask = async |subject: &str, end: i64| {
+        let assertion = jwt(
+            json!({"alg": "RS256", "typ": "JWT"}),
+            json!({"iss": "https://issuer.example", "sub": subject, "aud": ["api://AzureADTokenExchange"], "exp": end}),
+        );
+        let form = [
+            ("grant_type", "client_credentials"),
+            ("client_id", client_id.as_str()),
+            ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+            ("client_assertion", assertion.as_str()),
+            ("scope", "https://graph.microsoft.com/.default"),
+        ];
+        rig.token_request(&tenant, &form).await
+    };
+    assert_eq!(ask("job", now + 600).await.status, 200);
+    ask("another job", now + 600).await.aadsts(401, "invalid_client", 700213);
+    ask("job", now - 600).await.aadsts(401, "invalid_client", 700024);
+}
+
+#[cfg(feature = "certificate")]
+#[tokio::test]
+async fn certificates_are_checked() {
+    use jsonwebtoken::{Algorithm, EncodingKey, Header};
+    use sha2::{Digest, Sha256};
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).expect("an RSA key");
+    let certificate = rcgen::CertificateParams::new(vec!["x.example".into()]).unwrap().self_signed(&key).unwrap();
+    let rig = Rig::new().await;
+    let app = rig.fake.app("x").certificate(&certificate.pem()).create();
+    let (client_id, tenant) = (app.client_id(), rig.fake.tenant());
+    let now = rig.fake.now().as_second();
+    let signing = EncodingKey::from_rsa_pem(key.serialize_pem().as_bytes()).unwrap();
+    let thumbprint = base64_simd::URL_SAFE_NO_PAD.encode_to_string(Sha256::digest(certificate.der()));
+    let ask = async |thumbprint: &str, audience: &str, tamper: bool| {
+        let mut header = Header::new(Algorithm::PS256);
+        header.x5t_s256 = Some(thumbprint.to_owned());
+        let claims = json!({
+            "iss": client_id, "sub": client_id, "aud": audience, "jti": "1", "nbf": now, "exp": now + 300,
+        });
+        let mut assertion = jsonwebtoken::encode(&header, &claims, &signing).unwrap();
+        if tamper {
+            let at = assertion.len() - 20;
+            let other = if assertion.as_bytes()[at] == b'A' { "B" } else { "A" };
+            assertion.replace_range(at..=at, other);
+        }
+        let form = [
+            ("grant_type", "client_credentials"),
+            ("client_id", client_id.as_str()),
+            ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+            ("client_assertion", assertion.as_str()),
+            ("scope", "https://graph.microsoft.com/.default"),
+        ];
+        rig.token_request(&tenant, &form).await
+    };
+    let audience = format!("https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token");
+    assert_eq!(ask(&thumbprint, &audience, false).await.status, 200);
+    ask(&thumbprint, &audience, true).await.aadsts(401, "invalid_client", 700027);
+    ask("other", &audience, false).await.aadsts(401, "invalid_client", 700027);
+    ask(&thumbprint, "https://graph.microsoft.com", false).await.aadsts(401, "invalid_client", 50012);
+}
+
+// Delta ----------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn delta_tells_what_changed() {
+    let rig = Rig::new().await;
+    let ids = rig.deliver(15);
+    let round = async |mut url: String| {
+        let (mut seen, mut pages) = (Vec::new(), 0);
+        loop {
+            let request = rig.request("GET", &url).header(IMMUTABLE.0, IMMUTABLE.1);
+            let page = send(request).await;
+            seen.extend(page.values());
+            pages += 1;
+            match page.next() {
+                Some(next) => url = next,
+                None => return (seen, pages, page.json()["@odata.deltaLink"].as_str().unwrap().to_owned()),
+            }
+        }
+    };
+    let (seen, pages, link) = round(rig.at("mailFolders/inbox/messages/delta")).await;
+    assert_eq!((seen.len(), pages), (16, 2), "one item comes twice");
+    assert_eq!(seen.iter().map(|message| message["id"].as_str().unwrap()).collect::<HashSet<_>>().len(), 15);
+    let (seen, _, link) = round(link).await;
+    assert!(seen.is_empty());
+    rig.mailbox.move_message(&ids[3], "archive");
+    rig.mailbox.set_read(&ids[4], true);
+    let new = rig.mailbox.deliver("inbox", mime("new"));
+    let (seen, _, link) = round(link).await;
+    let mut found: Vec<(String, bool)> = seen
+        .iter()
+        .map(|entry| (entry["id"].as_str().unwrap().to_owned(), entry["@removed"]["reason"] == "deleted"))
+        .collect();
+    found.sort();
+    let mut expected = vec![(ids[3].clone(), true), (ids[4].clone(), false), (new, false)];
+    expected.sort();
+    assert_eq!(found, expected);
+    rig.fake.forget_sync_state();
+    rig.get(&link).await.refused(410, "SyncStateNotFound");
+    rig.mail("mailFolders/inbox/messages/delta?$orderby=receivedDateTime asc").await.refused(400, "BadRequest");
+    rig.mail("mailFolders/inbox/messages/delta?$search=\"x\"").await.refused(400, "BadRequest");
+}
+
+// Much -----------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn much_mail_and_large_files_take_no_memory() {
+    let rig = Rig::new().await;
+    let start: jiff::Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    rig.mailbox.generate("inbox", &GeneratedMail::new(100_000).seed(7).attachments(2, 50_000_000).received(start, 1));
+    assert_eq!(rig.mailbox.count("inbox"), 100_000);
+    let query = "mailFolders/inbox/messages?$top=2&$filter=receivedDateTime ge 2026-01-02T00:00:00Z&$orderby=receivedDateTime&$expand=attachments&$count=true";
+    let page = rig.mail(query).await;
+    assert_eq!(page.json()["@odata.count"], 100_000 - 86_400);
+    let message = page.values().remove(0);
+    assert_eq!(message["receivedDateTime"], "2026-01-02T00:00:00Z");
+    assert!(message["attachments"][0]["contentBytes"].is_null());
+    let (id, attachment) = (message["id"].as_str().unwrap(), message["attachments"][0]["id"].as_str().unwrap());
+    let path = rig.at(&format!("messages/{id}/attachments/{attachment}/$value"));
+    let mut response = rig.request("GET", &path).send().await.unwrap();
+    assert_eq!(response.content_length(), Some(50_000_000));
+    let mut digest = <sha2::Sha256 as sha2::Digest>::new();
+    while let Some(chunk) = response.chunk().await.unwrap() {
+        sha2::Digest::update(&mut digest, &chunk);
+    }
+    let stored = rig.mailbox.message(id).unwrap().attachments[0].sha256().unwrap();
+    assert_eq!(<[u8; 32]>::from(sha2::Digest::finalize(digest)), stored);
 }

@@ -385,22 +385,23 @@ impl Walk<'_> {
         }
         let winmail = content_type.as_deref() == Some("application/ms-tnef")
             || name.as_deref().is_some_and(|name| name.eq_ignore_ascii_case("winmail.dat"));
-        if winmail && self.rendering.open_tnef {
-            if let Some(opened) = tnef::open(&content) {
-                for file in opened.files {
-                    self.item.attachments.push(Attachment {
-                        name: Some(file.name),
-                        content_type: Some("application/octet-stream".into()),
-                        content_id: None,
-                        inline: false,
-                        kind: Kind::File(Content::Stored(file.bytes.into())),
-                    });
-                }
-                if self.item.text.is_none() {
-                    self.item.text = opened.body;
-                }
-                return;
+        if winmail
+            && self.rendering.open_tnef
+            && let Some(opened) = tnef::open(&content)
+        {
+            for file in opened.files {
+                self.item.attachments.push(Attachment {
+                    name: Some(file.name),
+                    content_type: Some("application/octet-stream".into()),
+                    content_id: None,
+                    inline: false,
+                    kind: Kind::File(Content::Stored(file.bytes.into())),
+                });
             }
+            if self.item.text.is_none() {
+                self.item.text = opened.body;
+            }
+            return;
         }
         if content_type.as_deref() == Some("text/calendar") && self.item.odata_type.is_none() {
             self.item.odata_type = Some("#microsoft.graph.eventMessageRequest");

@@ -652,6 +652,14 @@ impl Mailbox {
         })
     }
 
+    /// One message, by its id of either kind.
+    pub fn message(&self, id: &str) -> Option<StoredMessage> {
+        self.user(|user, _| {
+            let message = user.store.find(user.number, id).ok()?;
+            Some(StoredMessage::new(user.number, message))
+        })
+    }
+
     /// The folder in which a message is.
     pub fn folder_of(&self, message: &str) -> Option<String> {
         self.user(|user, _| {
