@@ -12,24 +12,24 @@ use mail_account::{
 };
 use mail_parser::MessageParser;
 
-pub struct MemoryHarness {
+pub(crate) struct MemoryHarness {
     mailbox: MemoryMailbox,
     options: MemoryOptions,
 }
 
 impl MemoryHarness {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { mailbox: MemoryMailbox::new("facturen@contoso.nl"), options: MemoryOptions::default() }
     }
 
     /// As on Graph, with Dutch folder names.
-    pub fn with_stable_ids() -> Self {
+    pub(crate) fn with_stable_ids() -> Self {
         let options = MemoryOptions::default().with_stable_ids(true).with_move_batch(20);
         Self { mailbox: MemoryMailbox::dutch("facturen@contoso.nl"), options }
     }
 
     /// An IMAP server without MOVE and UIDPLUS.
-    pub fn that_only_copies() -> Self {
+    pub(crate) fn that_only_copies() -> Self {
         let options = MemoryOptions::default().with_copy_only(true);
         Self { mailbox: MemoryMailbox::new("facturen@contoso.nl"), options }
     }

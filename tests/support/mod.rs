@@ -1,3 +1,3 @@
 //! What the conformance list needs of each provider: one file each.
 
-pub mod memory;
+pub(crate) mod memory;
