@@ -149,8 +149,11 @@ type Opened = Pin<Box<dyn Future<Output = Result<BoxStream<'static, Result<Bytes
 /// ```
 pub struct Content {
     open: Box<dyn FnOnce() -> Opened + Send>,
-    tap: Option<Arc<dyn Fn(Tapped<'_>) + Send + Sync>>,
+    tap: Option<Tap>,
 }
+
+/// Listens to what passes through a [`Content`].
+pub(crate) type Tap = Arc<dyn Fn(Tapped<'_>) + Send + Sync>;
 
 /// What passes through a [`Content`], for whoever listens: the importer, which hashes it.
 pub(crate) enum Tapped<'a> {
@@ -185,7 +188,7 @@ impl Content {
         Self::from_fn(async move || Err(error))
     }
 
-    pub(crate) fn with_tap(mut self, tap: Arc<dyn Fn(Tapped<'_>) + Send + Sync>) -> Self {
+    pub(crate) fn with_tap(mut self, tap: Tap) -> Self {
         self.tap = Some(tap);
         self
     }

@@ -13,7 +13,11 @@ use memchr::memchr;
 use sha2::{Digest as _, Sha256};
 use unicode_normalization::UnicodeNormalization as _;
 
-use crate::{Attachment, AttachmentKind, Error, ErrorKind, Message, Result, attachment::Tapped, store::Row};
+use crate::{
+    Attachment, AttachmentKind, Error, ErrorKind, Message, Result,
+    attachment::{Tap, Tapped},
+    store::Row,
+};
 
 /// What a message is called across providers: its normalised `Message-ID`, else the digest of its attached files, else
 /// a hash of when it was sent, by whom, and about what.
@@ -227,7 +231,7 @@ impl Fingerprints {
     }
 
     /// A listener for one download of one attachment.
-    pub(crate) fn tap(&self, index: usize, attachment: &Attachment) -> Arc<dyn Fn(Tapped<'_>) + Send + Sync> {
+    pub(crate) fn tap(&self, index: usize, attachment: &Attachment) -> Tap {
         let this = self.clone();
         let unhashed = is_hashed(attachment) && this.lock().files[index].0.is_none();
         let state = Mutex::new((unhashed.then(FoldedHash::default), 0u64));

@@ -83,7 +83,7 @@ pub enum Event {
         account: String,
     },
     /// The fate of a message is known.
-    Message(MessageRecord),
+    Message(Box<MessageRecord>),
     /// So many messages were moved.
     Moved {
         /// The account's identifier.
