@@ -585,7 +585,10 @@ async fn a_ledger_of_another_mailbox_stops_the_run() {
     world.run(World::job(), taking(&log)).await;
     let other = MemoryMailbox::new("anders@contoso.example");
     let account: Arc<dyn MailAccount> = Arc::new(MemoryAccount::open("other", &other, MemoryOptions::default()));
-    let run = |job| Importer::new(job, [Arc::clone(&account)], Arc::new(world.store.clone())).run(taking(&log));
+    let run = async |job| {
+        let importer = Importer::new(job, [Arc::clone(&account)], Arc::new(world.store.clone()));
+        importer.run(taking(&log)).await
+    };
     let report = only(run(World::job()).await);
     let error = report.error.unwrap();
     assert_eq!((report.status, error.kind()), (Status::Error, ErrorKind::InvalidConfig));
