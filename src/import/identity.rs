@@ -260,6 +260,16 @@ impl Fingerprints {
         })
     }
 
+    /// A listener that only notes how the account fails.
+    pub(crate) fn failure_tap(&self) -> Tap {
+        let this = self.clone();
+        Arc::new(move |what| {
+            if let Tapped::Failed(error) = what {
+                this.lock().failure = Some((error.kind(), error.message().to_owned()));
+            }
+        })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Passed> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -70,7 +70,7 @@ impl Run<'_> {
                 }
             })
             .collect();
-        let (account, id) = (Arc::clone(&self.account), message.id.clone());
+        let (account, id, passed) = (Arc::clone(&self.account), message.id.clone(), fingerprints.clone());
         Delivery {
             id: delivery_id(&self.scope, row),
             job: self.scope.job.clone(),
@@ -83,7 +83,9 @@ impl Run<'_> {
             possible_duplicate_of: row.possible_duplicate_of.as_ref().map(|(key, _)| key.clone()),
             message: message.clone(),
             attachments,
-            raw: Opener(Arc::new(move || account.download_attachment(&id, &crate::AttachmentId::raw()))),
+            raw: Opener(Arc::new(move || {
+                account.download_attachment(&id, &crate::AttachmentId::raw()).with_tap(passed.failure_tap())
+            })),
         }
     }
 }

@@ -17,8 +17,8 @@ impl Run<'_> {
         let evidence = Evidence::of(message);
         let mid = message.internet_message_id.as_deref().and_then(MessageKey::of_message_id);
         let busy = self.busy_keys();
-        if mid.as_ref().is_some_and(|key| busy.contains(key)) {
-            return Ok(Judgement::Hold);
+        if let Some(key) = mid.as_ref().filter(|key| busy.contains(key)) {
+            return Ok(Judgement::Hold(key.clone()));
         }
         let mut rows = self.rows_of(&message.id, mid.as_ref()).await?;
         if let Some(at) = rows.iter().position(|row| row.account == self.me && row.handle == message.id) {
@@ -46,7 +46,7 @@ impl Run<'_> {
                 digest = self.read_digest(message, &fingerprints).await?;
                 let key = MessageKey::without_message_id(digest, &evidence);
                 if busy.contains(&key) {
-                    return Ok(Judgement::Hold);
+                    return Ok(Judgement::Hold(key));
                 }
                 rows = self.rows_of(&message.id, Some(&key)).await?;
                 for row in rows.iter().filter(|row| row.key == key) {
@@ -121,7 +121,7 @@ impl Run<'_> {
         fingerprints: Fingerprints,
     ) -> Result<Judgement> {
         if self.busy_keys().contains(&row.key) {
-            return Ok(Judgement::Hold);
+            return Ok(Judgement::Hold(row.key));
         }
         let open = self.pending.remove(&name(&row)).is_some() || row.step != Step::Done;
         if digest != Digest::Unknown {

@@ -75,7 +75,8 @@ impl Run<'_> {
 
     /// Counts what was seen and has had no turn.
     pub(super) fn leave_queued(&mut self, reason: &Reason) {
-        for candidate in self.held.drain(..).chain(self.last.drain(..)).collect::<Vec<_>>() {
+        let held: Vec<_> = self.held.drain(..).map(|(_, candidate)| candidate).chain(self.last.drain(..)).collect();
+        for candidate in held {
             self.leave(&candidate.message, reason.clone());
         }
         let mut listed: Vec<_> = self.incoming.drain(..).collect();

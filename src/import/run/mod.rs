@@ -188,7 +188,7 @@ struct Run<'a> {
     /// Once the listing is over: the pending rows it did not show.
     unseen: Option<VecDeque<Row>>,
     /// Messages whose key is in hand.
-    held: VecDeque<Candidate>,
+    held: VecDeque<(MessageKey, Candidate)>,
     /// Messages that may have killed earlier runs.
     last: VecDeque<Candidate>,
     /// What the next commit writes, with what follows from it.
@@ -323,8 +323,8 @@ enum Judgement {
     Settled(Fate, Reason, Box<Row>, Option<ToMove>),
     /// As settled, and the row has changed.
     Update(Fate, Reason, Box<Row>),
-    /// Its key is in hand.
-    Hold,
+    /// This key is in hand.
+    Hold(MessageKey),
     /// It may have killed earlier runs.
     Last(Box<Row>),
 }

@@ -52,7 +52,7 @@ impl Run<'_> {
                     let record = self.record(&row, fate, Some(reason));
                     self.batch.push((Some(*row), Effect::Tell(Box::new(record), None)));
                 }
-                Judgement::Hold => self.held.push_back(without_content(candidate)),
+                Judgement::Hold(key) => self.held.push_back((key, without_content(candidate))),
                 Judgement::Last(row) => {
                     let row = Some(*row);
                     self.last.push_back(without_content(Candidate { row, last: true, ..candidate }));
@@ -72,9 +72,9 @@ impl Run<'_> {
     }
 
     pub(super) async fn next(&mut self) -> Result<Next> {
-        let busy: HashSet<_> = self.busy_keys();
-        if let Some(at) = self.held.iter().position(|c| c.row.as_ref().is_none_or(|row| !busy.contains(&row.key))) {
-            let free = self.held.remove(at).expect("just found");
+        let busy = self.busy_keys();
+        if let Some(at) = self.held.iter().position(|(key, _)| !busy.contains(key)) {
+            let (_, free) = self.held.remove(at).expect("just found");
             return Ok(Next::Candidate(Box::new(free)));
         }
         if self.shared.mode != Mode::Fetch {
@@ -138,12 +138,10 @@ impl Run<'_> {
         }
     }
 
+    /// Keys about which the ledger does not have the last word yet.
     pub(super) fn busy_keys(&self) -> HashSet<MessageKey> {
-        let starting = self.batch.iter().filter_map(|(_, effect)| match effect {
-            Effect::Start(ready) => Some(ready.row.key.clone()),
-            _ => None,
-        });
-        self.in_hand.values().map(|hand| hand.row.key.clone()).chain(starting).collect()
+        let unwritten = self.batch.iter().filter_map(|(row, _)| row.as_ref().map(|row| row.key.clone()));
+        self.in_hand.values().map(|hand| hand.row.key.clone()).chain(unwritten).collect()
     }
 
     /// Messages whose handle was known, so that the listing left them out.
