@@ -314,9 +314,14 @@ fn outcome(subject: &str) -> Result<Outcome, HandlerError> {
     match n % 7 {
         4 => Ok(Outcome::Skip("not an invoice".into())),
         5 => Ok(Outcome::Reject("unreadable".into())),
-        6 => Err("the archive does not like it".into()),
+        6 if is_poison(n) => Err("the archive does not like it".into()),
         _ => Ok(Outcome::Imported),
     }
+}
+
+/// Fewer than five: more of them in a row would be the host's trouble.
+fn is_poison(n: usize) -> bool {
+    n % 7 == 6 && n < 21
 }
 
 fn check_report(report: &JobReport) {
@@ -333,7 +338,7 @@ fn check_all_there(world: &World, messages: usize, when: &str) {
     let (mut processed, mut failed) = (Vec::new(), Vec::new());
     for n in 0..messages {
         let subject = format!("Factuur {n}");
-        if matches!(n % 7, 5 | 6) { failed.push(subject) } else { processed.push(subject) }
+        if n % 7 == 5 || is_poison(n) { failed.push(subject) } else { processed.push(subject) }
     }
     processed.sort();
     failed.sort();
@@ -384,8 +389,8 @@ impl Dice {
 #[test]
 fn many_deaths_in_random_places_lose_nothing() {
     const MESSAGES: usize = 60;
-    for seed in 1..=12 {
-        let mut dice = Dice(seed * 0x9E37_79B9_7F4A_7C15);
+    for seed in 1..=12u64 {
+        let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let world = World::new(MESSAGES);
         for _ in 0..25 {
             let report = world.process(&Steps::kill_at(1 + dice.roll(90)), 4, None);
@@ -402,7 +407,7 @@ fn many_deaths_in_random_places_lose_nothing() {
 fn somebody_else_at_work_loses_nothing_either() {
     for seed in 1..=12u64 {
         let world = World::new(30);
-        let mut dice = Dice(seed * 0x9E37_79B9_7F4A_7C15);
+        let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let added = Arc::new(AtomicUsize::new(30));
         let removed: Arc<Mutex<BTreeSet<String>>> = Arc::default();
         world.mailbox.create_folder("Elsewhere").unwrap();

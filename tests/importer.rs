@@ -319,6 +319,21 @@ async fn a_host_in_trouble_costs_no_attempt() {
 }
 
 #[tokio::test]
+async fn what_the_host_can_never_take_does_not_keep_it_from_the_rest() {
+    let world = World::with(&["bad 0", "bad 1", "bad 2", "bad 3", "bad 4", "good"].map(mail)).await;
+    let log = Log::default();
+    let handler = || {
+        answering(&log, |mail| {
+            if mail.subject.as_deref().unwrap().starts_with("bad") { Err("no".into()) } else { Ok(Outcome::Imported) }
+        })
+    };
+    let report = world.run(World::job(), handler()).await;
+    assert_eq!((report.status, report.counts.left), (Status::Stopped, 6));
+    let report = world.run(World::job(), handler()).await;
+    assert_eq!((report.counts.imported, report.counts.left), (1, 5));
+}
+
+#[tokio::test]
 async fn a_full_disk_stops_at_the_first_message() {
     let world = World::with(&[mail("a"), mail("b")]).await;
     let log = Log::default();

@@ -11,7 +11,7 @@ impl Run<'_> {
             // Its step may have changed while it was held back.
             let fresh = self.rows_of(&row.handle, Some(&row.key)).await?;
             if let Some(row) = fresh.into_iter().find(|r| name(r) == name(row)) {
-                return self.judge_known(message, row, fingerprints, candidate.last).await;
+                return self.judge_known(message, row, fingerprints, candidate.late).await;
             }
         }
         let evidence = Evidence::of(message);
@@ -144,13 +144,13 @@ impl Run<'_> {
         message: &Message,
         mut row: Row,
         fingerprints: Fingerprints,
-        last: bool,
+        late: bool,
     ) -> Result<Judgement> {
         let before = (row.attempts, row.next_attempt);
         match row.step {
             Step::Claimed => {
                 // A run died with it in hand: the same delivery again.
-                if row.deaths >= DEATHS_BEFORE_LAST && !last {
+                if row.deaths >= DEATHS_BEFORE_LAST && !late {
                     return Ok(Judgement::Last(Box::new(row)));
                 }
             }
@@ -158,6 +158,10 @@ impl Run<'_> {
                 if !row.retry && row.next_attempt.is_some_and(|at| at > self.now()) {
                     let reason = row.reason.clone().unwrap_or(Reason::WAITING);
                     return Ok(Judgement::Settled(Fate::Left, reason, Box::new(row), None));
+                }
+                // Without a time for the next attempt, the last one was given back.
+                if !late && !row.retry && row.last_attempt.is_some() && row.next_attempt.is_none() {
+                    return Ok(Judgement::Later(Box::new(row)));
                 }
                 row.deliveries += 1;
             }

@@ -75,7 +75,13 @@ impl Run<'_> {
 
     /// Counts what was seen and has had no turn.
     pub(super) fn leave_queued(&mut self, reason: &Reason) {
-        let held: Vec<_> = self.held.drain(..).map(|(_, candidate)| candidate).chain(self.last.drain(..)).collect();
+        let held: Vec<_> = self
+            .held
+            .drain(..)
+            .map(|(_, candidate)| candidate)
+            .chain(self.later.drain(..))
+            .chain(self.last.drain(..))
+            .collect();
         for candidate in held {
             self.leave(&candidate.message, reason.clone());
         }

@@ -125,6 +125,7 @@ pub(super) async fn run(shared: &Shared, account: Arc<dyn MailAccount>) -> Resul
         incoming: VecDeque::new(),
         unseen: None,
         held: VecDeque::new(),
+        later: VecDeque::new(),
         last: VecDeque::new(),
         batch: Vec::new(),
         in_hand: HashMap::new(),
@@ -189,6 +190,9 @@ struct Run<'a> {
     unseen: Option<VecDeque<Row>>,
     /// Messages whose key is in hand.
     held: VecDeque<(MessageKey, Candidate)>,
+    /// Messages at which an earlier run stopped. They come after the others, so that a few that the host can never
+    /// take do not keep it from all the rest.
+    later: VecDeque<Candidate>,
     /// Messages that may have killed earlier runs.
     last: VecDeque<Candidate>,
     /// What the next commit writes, with what follows from it.
@@ -230,8 +234,8 @@ struct Candidate {
     permit: Option<OwnedSemaphorePermit>,
     /// The row it was looked up by, if it was.
     row: Option<Row>,
-    /// It was kept until last.
-    last: bool,
+    /// It was kept for later, or until last.
+    late: bool,
 }
 
 /// A hand-over that begins once its claim is durable.
@@ -325,6 +329,8 @@ enum Judgement {
     Update(Fate, Reason, Box<Row>),
     /// This key is in hand.
     Hold(MessageKey),
+    /// An earlier run stopped at it.
+    Later(Box<Row>),
     /// It may have killed earlier runs.
     Last(Box<Row>),
 }
@@ -466,6 +472,7 @@ impl Run<'_> {
             && self.incoming.is_empty()
             && self.retries.is_empty()
             && self.held.is_empty()
+            && self.later.is_empty()
             && self.last.is_empty()
             && self.unseen.as_ref().is_some_and(VecDeque::is_empty)
     }

@@ -53,9 +53,13 @@ impl Run<'_> {
                     self.batch.push((Some(*row), Effect::Tell(Box::new(record), None)));
                 }
                 Judgement::Hold(key) => self.held.push_back((key, without_content(candidate))),
+                Judgement::Later(row) => {
+                    let row = Some(*row);
+                    self.later.push_back(without_content(Candidate { row, late: true, ..candidate }));
+                }
                 Judgement::Last(row) => {
                     let row = Some(*row);
-                    self.last.push_back(without_content(Candidate { row, last: true, ..candidate }));
+                    self.last.push_back(without_content(Candidate { row, late: true, ..candidate }));
                 }
             }
         }
@@ -115,6 +119,9 @@ impl Run<'_> {
                 return Ok(Next::Wait);
             }
         }
+        if let Some(candidate) = self.later.pop_front() {
+            return Ok(Next::Candidate(Box::new(candidate)));
+        }
         if self.held.is_empty() && self.in_hand.is_empty() && self.batch.is_empty() {
             if let Some(candidate) = self.last.pop_front() {
                 return Ok(Next::Candidate(Box::new(candidate)));
@@ -128,7 +135,7 @@ impl Run<'_> {
         match listed {
             Ok((message, permit)) => {
                 self.report.counts.seen += 1;
-                Ok(Next::Candidate(Box::new(Candidate { message, permit, row: None, last: false })))
+                Ok(Next::Candidate(Box::new(Candidate { message, permit, row: None, late: false })))
             }
             Err(error) => {
                 self.listing = None;
@@ -211,7 +218,7 @@ impl Run<'_> {
             self.settle_gone(row);
             return Ok(None);
         };
-        Ok(Some(Candidate { message, permit: None, row: Some(row), last: false }))
+        Ok(Some(Candidate { message, permit: None, row: Some(row), late: false }))
     }
 
     /// A row that the complete listing did not show.
