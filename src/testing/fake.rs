@@ -121,7 +121,7 @@ impl FakeAccount {
             .with_context(Context::default().with_clock(Arc::clone(&self.clock) as _))
             .with_events(move |event| {
                 if let Event::Message(record) = event {
-                    sink.lock().unwrap_or_else(PoisonError::into_inner).push(record.clone());
+                    sink.lock().unwrap_or_else(PoisonError::into_inner).push(MessageRecord::clone(record));
                 }
             })
             .run(handler)
