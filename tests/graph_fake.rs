@@ -1472,3 +1472,51 @@ async fn much_mail_and_large_files_take_no_memory() {
     let stored = rig.mailbox.message(id).unwrap().attachments[0].sha256().unwrap();
     assert_eq!(<[u8; 32]>::from(sha2::Digest::finalize(digest)), stored);
 }
+
+#[tokio::test]
+async fn a_whole_batch_can_get_lost() {
+    let rig = Rig::new().await;
+    let ids = rig.deliver(4);
+    let part = |number: usize| {
+        json!({
+            "id": number.to_string(), "method": "POST", "url": rig.at(&format!("messages/{}/move", ids[number])),
+            "headers": {"Content-Type": "application/json"}, "body": {"destinationId": "archive"},
+        })
+    };
+    rig.fake.fault(Fault::after_performing(504).on(Route::Batch).times(1));
+    rig.batch(json!([part(0)])).await.refused(504, "UnknownError");
+    assert_eq!(rig.mailbox.count("archive"), 1);
+    rig.fake.fault(Fault::unavailable(503).on(Route::Batch).times(1));
+    rig.batch(json!([part(1)])).await.refused(503, "UnknownError");
+    assert_eq!(rig.mailbox.count("archive"), 1);
+    rig.fake.fault(Fault::after_performing(504).on(Route::Move).in_batch().nth(2));
+    rig.fake.fault(Fault::deleted_first().on(Route::Move).in_batch().nth(2));
+    let answer = rig.batch(json!([part(1), part(2), part(3)])).await;
+    assert_eq!(answer.values_of_batch(3), [201, 504, 404]);
+    assert_eq!(rig.mailbox.count("archive"), 3);
+    let log = rig.fake.requests();
+    assert_eq!(log.iter().filter(|entry| entry.route == Route::Move && entry.in_batch).count(), 4);
+    assert!(log.iter().any(|entry| entry.fault.as_deref().is_some_and(|fault| fault.contains("AfterPerforming"))));
+}
+
+#[tokio::test]
+async fn the_token_endpoint_says_when_to_come_back() {
+    let rig = Rig::new().await;
+    rig.fake.fault(Fault::too_many_requests("3".into()).on(Route::Token).times(1));
+    let refused = rig.token_request("contoso.nl", &[]).await;
+    assert_eq!((refused.status, refused.header("retry-after")), (429, Some("3")));
+}
+
+#[tokio::test]
+async fn a_page_of_large_files_is_written_without_being_built() {
+    let rig = Rig::new().await;
+    rig.fake.configure(|settings| settings.content_bytes_limit = u64::MAX);
+    rig.mailbox.generate("inbox", &GeneratedMail::new(2).attachments(1, 5_000_000));
+    let page = rig.mail("mailFolders/inbox/messages?$expand=attachments").await.values();
+    for message in &page {
+        let stored = rig.mailbox.message(message["id"].as_str().unwrap()).unwrap();
+        let content = message["attachments"][0]["contentBytes"].as_str().unwrap();
+        let content = base64_simd::STANDARD.decode_to_vec(content).unwrap();
+        assert!(stored.attachments[0].bytes().unwrap() == content);
+    }
+}

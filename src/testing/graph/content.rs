@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// How much is produced at a time. A multiple of 57, so that base64 lines stay whole.
@@ -39,16 +40,15 @@ impl Content {
                 out.extend_from_slice(&bytes[offset as usize..end as usize]);
             }
             Content::Generated { seed, .. } => {
-                let first = offset / 8;
-                let last = end.div_ceil(8);
-                let start = out.len();
-                out.reserve(((last - first) * 8) as usize);
-                for block in first..last {
-                    out.extend_from_slice(&mix(seed.wrapping_add(block)).to_le_bytes());
+                let noise = noise();
+                let mut at = offset;
+                while at < end {
+                    let (block, lead) = (at / BLOCK, at % BLOCK);
+                    let start = mix(seed.wrapping_add(block)) % (NOISE - BLOCK) + lead;
+                    let count = (BLOCK - lead).min(end - at);
+                    out.extend_from_slice(&noise[start as usize..(start + count) as usize]);
+                    at += count;
                 }
-                let lead = (offset - first * 8) as usize;
-                out.drain(start..start + lead);
-                out.truncate(start + (end - offset) as usize);
             }
         }
     }
@@ -78,7 +78,17 @@ impl Content {
     }
 }
 
-/// SplitMix64: one block of generated content, and every other pseudo-random choice of the fake.
+/// Generated content is cut out of one block of noise, each piece at a place that the seed and its
+/// position give. Making every byte anew would cost tests more time than what they test.
+const NOISE: u64 = 1 << 20;
+const BLOCK: u64 = 4096;
+
+fn noise() -> &'static [u8] {
+    static NOISE_BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+    NOISE_BYTES.get_or_init(|| (0..NOISE / 8).flat_map(|number| mix(number).to_le_bytes()).collect())
+}
+
+/// SplitMix64: the place of one block of generated content, and every other pseudo-random choice of the fake.
 pub(crate) fn mix(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -100,7 +100,7 @@ impl Kind {
             Kind::Html { .. } | Kind::CutJson | Kind::Wire(_) => !in_batch,
             Kind::Entra { .. } => token,
             Kind::TokenExpired | Kind::ClaimsChallenge { .. } => !token && !in_batch,
-            Kind::MovedFirst { .. } | Kind::DeletedFirst => !token && route != Route::Batch,
+            Kind::MovedFirst { .. } | Kind::DeletedFirst => route.names_a_message(),
             // A batch as a whole is not performed and refused; its parts are.
             Kind::AfterPerforming { .. } => !token,
             Kind::Throttle { .. } | Kind::Error { .. } => true,

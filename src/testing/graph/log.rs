@@ -52,6 +52,23 @@ pub enum Route {
     Other,
 }
 
+impl Route {
+    pub(crate) fn names_a_message(self) -> bool {
+        matches!(
+            self,
+            Route::GetMessage
+                | Route::MessageValue
+                | Route::ListAttachments
+                | Route::GetAttachment
+                | Route::AttachmentValue
+                | Route::Move
+                | Route::Copy
+                | Route::Update
+                | Route::Delete
+        )
+    }
+}
+
 /// One request, or one part of a `$batch`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

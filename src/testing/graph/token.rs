@@ -5,10 +5,10 @@
 //! client credentials flow on the Microsoft identity platform".
 
 use super::content::guid;
-use super::faults::Kind;
+use super::faults::{Kind, RetryAfter};
 use super::odata::decode;
 use super::reply::{Refusal, Reply};
-use super::routes::Incoming;
+use super::routes::{Incoming, retry_after};
 use super::state::{App, State};
 use percent_encoding::percent_decode_str;
 use serde_json::{Map, Value, json};
@@ -50,26 +50,16 @@ pub(crate) fn handle(state: &mut State, incoming: &Incoming<'_>, fault: Option<&
         Some(Kind::Entra { status, error, code, message }) => {
             return error_reply(state, incoming, *status, error, *code, message);
         }
-        Some(Kind::Error { status, .. }) => {
-            // What the endpoint says under load ("Handling error codes in your application").
-            return error_reply(
-                state,
-                incoming,
-                *status,
-                "temporarily_unavailable",
-                90033,
-                "A transient error has occurred. Please try again.",
-            );
+        // What the endpoint says under load ("Handling error codes in your application").
+        Some(Kind::Error { status, retry_after, .. }) => {
+            let message = "A transient error has occurred. Please try again.";
+            let reply = error_reply(state, incoming, *status, "temporarily_unavailable", 90033, message);
+            return with_retry_after(state, reply, retry_after);
         }
-        Some(Kind::Throttle { .. }) => {
-            return error_reply(
-                state,
-                incoming,
-                429,
-                "temporarily_unavailable",
-                90055,
-                "Tenant throttling: too many requests.",
-            );
+        Some(Kind::Throttle { retry_after, .. }) => {
+            let message = "Tenant throttling: too many requests.";
+            let reply = error_reply(state, incoming, 429, "temporarily_unavailable", 90055, message);
+            return with_retry_after(state, reply, retry_after);
         }
         _ => {}
     }
@@ -78,6 +68,13 @@ pub(crate) fn handle(state: &mut State, incoming: &Incoming<'_>, fault: Option<&
             Reply::json(200, body).with_header("Cache-Control", "no-store, no-cache").with_header("Pragma", "no-cache")
         }
         Err(refused) => error_reply(state, incoming, refused.status, refused.error, refused.code, &refused.message),
+    }
+}
+
+fn with_retry_after(state: &State, reply: Reply, value: &RetryAfter) -> Reply {
+    match retry_after(state, value) {
+        Some(value) => reply.with_header("Retry-After", value),
+        None => reply,
     }
 }
 
