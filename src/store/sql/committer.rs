@@ -147,6 +147,11 @@ impl Committer {
         self.syncs.load(Ordering::Relaxed)
     }
 
+    /// After the last handle of the store is gone.
+    pub(super) fn leave(&self) {
+        self.owner.leave();
+    }
+
     /// Does this with whatever else waits. Dropping the future does not undo it: it is done whole, or not at all.
     pub(super) async fn submit(self: &Arc<Self>, context: &Context, work: Work) -> Result<Answer> {
         let (answer, answered) = oneshot::channel();

@@ -55,7 +55,7 @@ impl Disk {
     /// new file at the same moment must: one of them switches, the other finds it done.
     #[cfg(feature = "sqlite")]
     async fn connect_wal(&self) -> Result<Connection> {
-        let mut rounds = 0;
+        let begin = std::time::Instant::now();
         loop {
             match self.try_connect_wal().await {
                 Ok((connection, mode)) if mode == "wal" => return Ok(connection),
@@ -68,7 +68,7 @@ impl Disk {
                         ),
                     ));
                 }
-                Err(error) if is_busy(&error) && rounds < 200 => rounds += 1,
+                Err(error) if is_busy(&error) && begin.elapsed() < super::PATIENCE => {}
                 Err(error) => return Err(self.failed(Arc::new(error))),
             }
             // A thread's sleep: this must pass on a runtime whose clock is paused, and on one without a clock.

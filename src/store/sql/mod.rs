@@ -40,6 +40,10 @@ use self::{
 use super::{Find, Lease, Ledger, Row, Scope};
 use crate::{Context, MessageKey, Result};
 
+/// How long to wait for another process that is writing.
+#[cfg(feature = "sqlite")]
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The [`Ledger`] in a SQL database: SQLite in one file (feature `sqlite`), or PostgreSQL (feature `postgres`).
 ///
 /// Cheap to clone; clones are the same opened store. What a call has written is on disk when it returns (SQLite in WAL
@@ -88,6 +92,13 @@ struct Shared {
     committer: Arc<Committer>,
 }
 
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // The writer's thread may outlive the last answer it gave by a moment.
+        self.committer.leave();
+    }
+}
+
 impl fmt::Debug for SqlStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqlStore").field("place", &self.shared.disk.to_string()).finish_non_exhaustive()
@@ -115,7 +126,7 @@ impl SqlStore {
         let options = options
             .filename(&path)
             .create_if_missing(true)
-            .busy_timeout(Duration::from_secs(10))
+            .busy_timeout(PATIENCE)
             .foreign_keys(true)
             .synchronous(SqliteSynchronous::Full)
             // Elsewhere the same as a sync; on macOS only this one reaches the platter.

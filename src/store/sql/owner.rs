@@ -84,15 +84,21 @@ impl Owner {
         }
         is_abandoned(&seat.folder.join(id))
     }
+
+    /// Gives the leases free that are still held: the file is gone, though its lock may be held a little longer by
+    /// work that nobody waits for any more. That is refused then like any late write.
+    pub(super) fn leave(&self) {
+        let Some(seat) = &self.seat else { return };
+        // What cannot be removed is cleared away by the next one who opens the database.
+        let _ = fs::remove_file(&seat.path);
+        let _ = fs::remove_dir(&seat.folder);
+    }
 }
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        let Some(seat) = &self.seat else { return };
-        // While the lock is still held, so that nobody finds the file in between. What cannot be removed is cleared
-        // away by the next one who opens the database.
-        let _ = fs::remove_file(&seat.path);
-        let _ = fs::remove_dir(&seat.folder);
+        // While the lock is still held, so that nobody finds the file in between.
+        self.leave();
     }
 }
 
