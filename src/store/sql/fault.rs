@@ -51,31 +51,22 @@ impl Disk {
         self.target.connect().await.map_err(|e| self.failed(Arc::new(e)))
     }
 
-    /// The switch to WAL mode needs the file for itself, and SQLite does not wait for that. Two processes that open a
-    /// new file at the same moment must: one of them switches, the other finds it done.
     #[cfg(feature = "sqlite")]
     async fn connect_wal(&self) -> Result<Connection> {
-        let begin = std::time::Instant::now();
-        loop {
-            match self.try_connect_wal().await {
-                Ok((connection, mode)) if mode == "wal" => return Ok(connection),
-                Ok((_, mode)) => {
-                    return Err(Error::new(
-                        ErrorKind::Storage,
-                        format!(
-                            "{self} cannot be used in WAL mode (SQLite stays in `{mode}` mode); put it on a local disk: \
-                             network file systems do not work"
-                        ),
-                    ));
-                }
-                Err(error) if is_busy(&error) && begin.elapsed() < super::PATIENCE => {}
-                Err(error) => return Err(self.failed(Arc::new(error))),
-            }
-            // A thread's sleep: this must pass on a runtime whose clock is paused, and on one without a clock.
-            let _ = tokio::task::spawn_blocking(|| std::thread::sleep(std::time::Duration::from_millis(50))).await;
+        let (connection, mode) = self.try_connect_wal().await.map_err(|e| self.failed(Arc::new(e)))?;
+        if mode == "wal" {
+            return Ok(connection);
         }
+        Err(Error::new(
+            ErrorKind::Storage,
+            format!(
+                "{self} cannot be used in WAL mode (SQLite stays in `{mode}` mode); put it on a local disk: network \
+                 file systems do not work"
+            ),
+        ))
     }
 
+    /// Waits for whoever else is opening or using the file, by the busy timeout.
     #[cfg(feature = "sqlite")]
     async fn try_connect_wal(&self) -> sqlx::Result<(Connection, String)> {
         let mut connection = self.target.connect().await?;
@@ -152,11 +143,6 @@ fn sqlite_code(error: &sqlx::Error) -> Option<i32> {
     }
     let _ = error;
     None
-}
-
-#[cfg(feature = "sqlite")]
-fn is_busy(error: &sqlx::Error) -> bool {
-    matches!(sqlite_code(error), Some(5 | 6))
 }
 
 /// Makes sure that there is a file, and gives its one true path: whoever opens it by another name, through a link,

@@ -40,10 +40,6 @@ use self::{
 use super::{Find, Lease, Ledger, Row, Scope};
 use crate::{Context, MessageKey, Result};
 
-/// How long to wait for another process that is writing.
-#[cfg(feature = "sqlite")]
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// The [`Ledger`] in a SQL database: SQLite in one file (feature `sqlite`), or PostgreSQL (feature `postgres`).
 ///
 /// Cheap to clone; clones are the same opened store. What a call has written is on disk when it returns (SQLite in WAL
@@ -126,7 +122,7 @@ impl SqlStore {
         let options = options
             .filename(&path)
             .create_if_missing(true)
-            .busy_timeout(PATIENCE)
+            .busy_timeout(Duration::from_secs(10))
             .foreign_keys(true)
             .synchronous(SqliteSynchronous::Full)
             // Elsewhere the same as a sync; on macOS only this one reaches the platter.
