@@ -1,4 +1,7 @@
 //! What the conformance list needs of each provider: one file each.
 
-pub(crate) mod maildir;
+#[cfg(feature = "imap")]
+pub(crate) mod dovecot;
+#[cfg(feature = "imap")]
+pub(crate) mod imap;
 pub(crate) mod memory;

@@ -8,7 +8,7 @@ use super::NAME;
 use crate::{
     MailAccount, MailboxInfo, Result, SecretSource,
     auth::{Auth, Registration, is_loopback, override_url},
-    provider::{Opening, ProviderConfig, is_address, not_built},
+    provider::{Opening, ProviderConfig, is_address},
     setting::{Field, Kind, Label, Places, Value},
 };
 
@@ -207,7 +207,59 @@ impl ProviderConfig for ImapConfig {
     }
 
     fn open(&self, opening: Opening) -> Result<Arc<dyn MailAccount>> {
-        self.check(&opening.places)?;
-        Err(not_built(NAME).with_account(opening.account))
+        #[cfg(feature = "imap")]
+        return Ok(Arc::new(self.account(opening, None)?));
+        #[cfg(not(feature = "imap"))]
+        {
+            self.check(&opening.places)?;
+            Err(crate::provider::not_built(NAME).with_account(opening.account))
+        }
+    }
+}
+
+#[cfg(feature = "imap")]
+impl ImapConfig {
+    /// Makes the account without connecting. `tokens` is who gives access tokens, where [`oauth`](Self::oauth) asks
+    /// for them.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) naming the key and the remedy.
+    pub fn account(
+        &self,
+        opening: Opening,
+        tokens: Option<Arc<dyn crate::auth::TokenProvider>>,
+    ) -> Result<super::ImapAccount> {
+        self.account_with(opening, tokens, super::session::Timeouts::default(), super::ImapAccount::CONNECTIONS)
+    }
+
+    pub(crate) fn account_with(
+        &self,
+        opening: Opening,
+        tokens: Option<Arc<dyn crate::auth::TokenProvider>>,
+        timeouts: super::session::Timeouts,
+        connections: usize,
+    ) -> Result<super::ImapAccount> {
+        use super::pool::{Credentials, Settings, Shared};
+
+        let placed = |e: crate::Error| e.with_provider(NAME).with_account(&opening.account);
+        self.check(&opening.places).map_err(placed)?;
+        let credentials = match (&self.password, tokens) {
+            (Some(password), _) => Credentials::Password(password.clone(), opening.places.place("password")),
+            (None, Some(tokens)) => Credentials::Tokens(tokens),
+            (None, None) => {
+                return Err(placed(opening.places.invalid("oauth", "is set, but nothing here gives access tokens")));
+            }
+        };
+        let settings = Settings {
+            info: self.mailbox(&opening),
+            server: super::signin::Server { host: self.host.trim().to_owned(), port: self.port(), tls: self.tls },
+            user: self.username.trim().to_owned(),
+            credentials,
+            ca_file: self.ca_file.clone(),
+            timeouts,
+            connections,
+        };
+        Ok(super::ImapAccount::new(Shared::new(settings, opening.context)))
     }
 }

@@ -1,11 +1,58 @@
-//! IMAP.
+//! IMAP (RFC 3501, RFC 9051), by a client of our own.
 //!
 //! | file | what it holds |
 //! |---|---|
 //! | `config.rs` | the settings |
+//! | `folders.rs`, `listing.rs`, `download.rs`, `moves.rs` | one verb of the trait each |
+//! | `large.rs`, `whole.rs` | messages read by their structure; messages read whole, in memory or a temporary file |
+//! | `evidence.rs` | what a message is recognised by in another folder |
+//! | `handle.rs` | how folders, messages and parts are named to callers |
+//! | `pool.rs` | the account's few connections, and the one place where anything is tried again |
+//! | `session.rs` | one connection: commands out, events in |
+//! | `signin.rs`, `stream.rs` | from a host name to a signed-in session |
+//! | `failure.rs` | what goes wrong, and what it means for a caller |
+//! | `wire/` | the bytes: framing, tokens, commands |
+//!
+//! The client knows some twenty commands and is not for anything else. What it takes care of: a NO is never an empty
+//! result, a message that cannot be parsed is still delivered, and memory never follows what a server announces.
 
 mod config;
 
+#[cfg(feature = "imap")]
+mod account;
+#[cfg(feature = "imap")]
+mod download;
+#[cfg(feature = "imap")]
+mod evidence;
+#[cfg(feature = "imap")]
+mod failure;
+#[cfg(feature = "imap")]
+mod folders;
+#[cfg(feature = "imap")]
+mod handle;
+#[cfg(feature = "imap")]
+mod large;
+#[cfg(feature = "imap")]
+mod listing;
+#[cfg(feature = "imap")]
+mod moves;
+#[cfg(feature = "imap")]
+mod pool;
+#[cfg(feature = "imap")]
+mod session;
+#[cfg(feature = "imap")]
+mod signin;
+#[cfg(feature = "imap")]
+mod stream;
+#[cfg(feature = "imap")]
+mod usage;
+#[cfg(feature = "imap")]
+mod whole;
+#[cfg(feature = "imap")]
+mod wire;
+
+#[cfg(feature = "imap")]
+pub use account::ImapAccount;
 pub use config::{ImapConfig, ImapOAuth, Tls};
 
 /// The value of `provider`.
