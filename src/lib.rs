@@ -1,4 +1,86 @@
-//! Import mail from Microsoft Graph, IMAP or a Maildir, through one interface, and lose nothing.
+//! Import mail from Microsoft Graph, IMAP or a Maildir, through one interface: lose nothing, import nothing twice.
+//!
+//! A job is written once. Which mailbox it reads is a line of configuration; swapping that line for another provider
+//! loses nothing and repeats nothing, because the memory of what was done hangs on the mailbox, not on the way to it.
+//!
+//! ```
+//! # #[cfg(feature = "sqlite")]
+//! # #[tokio::main]
+//! # async fn main() -> mail_account::Result<()> {
+//! use mail_account::{Delivery, MailApp, Outcome, handler_fn};
+//!
+//! let config = r#"
+//!     [accounts.invoices]
+//!     provider = "memory"
+//!     mailbox = "facturen@contoso.example"
+//!
+//!     [jobs.emailed-invoices]
+//!     accounts = ["invoices"]
+//!     import_folder = "Inbox"
+//!     processed_folder = "Inbox/Processed"
+//!     create_folders = true
+//! "#;
+//! # let folder = tempfile::tempdir().expect("a folder");
+//! # let folder = folder.path();
+//! let app = MailApp::from_str(config, folder)?; // or MailApp::load("mail.toml")
+//!
+//! let report = app
+//!     .importer("emailed-invoices")
+//!     .await?
+//!     .run(handler_fn(|mail: Delivery| async move {
+//!         for file in mail.attachments() {
+//!             file.save_in("out").await?;
+//!         }
+//!         Ok(Outcome::Imported)
+//!     }))
+//!     .await;
+//! assert!(!report.has_errors() && report.counts().closes());
+//! # Ok(()) }
+//! # #[cfg(not(feature = "sqlite"))]
+//! # fn main() {}
+//! ```
+//!
+//! # The nouns
+//!
+//! | word | what it is | where |
+//! |---|---|---|
+//! | account | a named way to reach one mailbox: provider, credentials, mailbox | [`MailAccount`] |
+//! | message | envelope and attachments, content fetched when asked for | [`Message`], [`Attachment`], [`Content`] |
+//! | folder | found by path, role or id, whatever the language of the mailbox | [`Folder`], [`FolderSpec`] |
+//! | job | accounts, folders and policy | [`ImportJob`] |
+//! | delivery | one hand-over of one message to your code | [`Delivery`], [`Handler`], [`Outcome`] |
+//! | ledger | the durable memory of what each job did with each message | [`Ledger`], [`SqlStore`] |
+//! | report | what a run did: counts that must close, reasons for what failed | [`JobReport`](import::JobReport), [`Reason`] |
+//! | error | named for what you can do about it | [`Error`], [`ErrorKind`] |
+//!
+//! Data flows one way: config, account, importer, handler, move. [`MailApp`] puts the parts together from a file; each
+//! can be used without it: an [`Importer`] on any accounts and ledger, or just an `Arc<dyn MailAccount>`.
+//!
+//! # Providers
+//!
+//! | name | reads | module |
+//! |---|---|---|
+//! | `maildir` | a Maildir on disk | [`provider::maildir`] |
+//! | `memory` | a mailbox in memory, with faults on demand | [`provider::memory`] |
+//! | `imap` | an IMAP server (feature `imap`) | [`provider::imap`] |
+//! | `graph` | Microsoft 365 over Graph (feature `graph`) | [`provider::graph`] |
+//!
+//! A provider of your own implements [`MailAccount`] and [`ProviderConfig`](provider::ProviderConfig); see
+//! [`Registry`](config::Registry).
+//!
+//! # Features
+//!
+//! Default: `graph`, `imap`, `sqlite`. Others: `postgres` (the ledger in PostgreSQL), `certificate` (sign-in of an app
+//! with a certificate), `testing` (the conformance list, and fakes). A feature brings dependencies and never changes what
+//! something else does; the settings of every provider are read and checked in every build.
+//!
+//! # Where next
+//!
+//! - [`config`]: what stops what, and [`MailApp`]
+//! - [`import`]: the guarantee, and [`Importer`]
+//! - [`account`]: the contract that every provider keeps
+//! - `examples/import.rs`: a whole program
+//! - [`_design`]: why it is built as it is
 
 pub mod account;
 pub mod attachment;
@@ -34,3 +116,12 @@ pub use secret::{Secret, SecretSource};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use store::SqlStore;
 pub use store::{Ledger, Scope};
+
+#[doc = include_str!("../DESIGN.md")]
+#[cfg(doc)]
+pub mod _design {}
+
+/// Compiles the example that the README begins with.
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+pub mod readme {}

@@ -43,6 +43,9 @@ mod registry;
 mod state;
 mod value;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::HashMap,
     fs,
@@ -75,8 +78,8 @@ use job::Job;
 /// let app = MailApp::from_str(
 ///     r#"
 ///     [accounts.local]
-///     provider = "memory"
-///     mailbox = "facturen@contoso.nl"
+///     provider = "maildir"
+///     path = "./mailbox"
 ///
 ///     [jobs.emailed-invoices]
 ///     accounts = ["local"]

@@ -28,6 +28,7 @@ mod run;
 use std::{
     fmt,
     sync::{Arc, OnceLock, atomic::AtomicI64},
+    time::Duration,
 };
 
 use futures::future::join_all;
@@ -172,6 +173,13 @@ impl Importer {
     #[must_use]
     pub fn with_limit(mut self, limit: impl Into<Option<u64>>) -> Self {
         self.limit = limit.into();
+        self
+    }
+
+    /// Another pause between two runs than the job's.
+    #[must_use]
+    pub fn with_interval(mut self, interval: Duration) -> Self {
+        Arc::make_mut(&mut self.job).interval = interval;
         self
     }
 
