@@ -7,7 +7,7 @@ use toml::Table;
 use super::kinds;
 use crate::{
     MailAccount, MailboxInfo, Result,
-    provider::{Opening, ProviderConfig, graph, imap, memory},
+    provider::{Opening, ProviderConfig, graph, imap, maildir, memory},
     setting::Kind,
 };
 
@@ -89,7 +89,11 @@ impl<C: ProviderConfig> Settings for C {
 impl Default for Registry {
     /// The providers of this crate.
     fn default() -> Self {
-        Self::empty().register::<graph::GraphConfig>().register::<imap::ImapConfig>().register::<memory::MemoryConfig>()
+        Self::empty()
+            .register::<graph::GraphConfig>()
+            .register::<imap::ImapConfig>()
+            .register::<maildir::MaildirConfig>()
+            .register::<memory::MemoryConfig>()
     }
 }
 

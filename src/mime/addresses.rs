@@ -36,7 +36,7 @@ pub(crate) fn parse(value: &[u8], fallback: Option<&str>) -> Vec<Address> {
 
 fn parse_clean(text: &str) -> Vec<Address> {
     let HeaderValue::Address(list) = MessageStream::new(text.as_bytes()).parse_address() else { return Vec::new() };
-    let entry = |entry: &mail_parser::Addr<'_>| {
+    let entry = |entry: &mail_parser::Addr<'_>| -> Option<Address> {
         let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
         let name = entry.name.as_deref().map(one_line).filter(|name| !name.is_empty());
         let address = entry.address.as_deref().map(one_line).filter(|address| !address.is_empty());
@@ -46,7 +46,15 @@ fn parse_clean(text: &str) -> Vec<Address> {
             (None, None) => None,
         }
     };
-    list.iter().filter_map(entry).take(MOST_ADDRESSES).collect()
+    // `a@b.example c@b.example`: the comma is missing.
+    let split = |address: Address| -> Vec<Address> {
+        let words: Vec<_> = address.address.split(' ').collect();
+        match address.name.is_none() && words.len() > 1 && words.iter().all(|word| word.contains('@')) {
+            true => words.into_iter().map(Address::new).collect(),
+            false => vec![address],
+        }
+    };
+    list.iter().filter_map(entry).flat_map(split).take(MOST_ADDRESSES).collect()
 }
 
 /// `Doe, John <j@d.example>` without quotes is one person.
@@ -77,11 +85,20 @@ fn join_names(addresses: Vec<Address>) -> Vec<Address> {
 fn rewrite(value: &[u8], fallback: Option<&str>) -> String {
     let mut out = String::with_capacity(value.len());
     let (mut in_quotes, mut comments, mut escaped) = (false, 0_u32, false);
+    let mut after_address = false;
     for piece in words::pieces(value) {
         match piece {
             Piece::Raw(bytes) => {
                 for c in charset::guess(fallback, bytes).chars() {
                     let quotes = c == '"' && comments == 0 && !escaped;
+                    // `<a@b.example> Bob <b@b.example>`: the comma is missing.
+                    if after_address && !c.is_whitespace() {
+                        after_address = false;
+                        if !matches!(c, ',' | ';' | '(' | '>') {
+                            out.push(',');
+                        }
+                    }
+                    after_address |= c == '>' && !in_quotes && comments == 0;
                     match c {
                         '(' if !in_quotes && !escaped => comments += 1,
                         ')' if !in_quotes && !escaped => comments = comments.saturating_sub(1),
@@ -99,6 +116,9 @@ fn rewrite(value: &[u8], fallback: Option<&str>) -> String {
             Piece::Words(text) => {
                 let bare = !in_quotes && comments == 0;
                 if bare {
+                    if std::mem::take(&mut after_address) {
+                        out.push(',');
+                    }
                     open_quotes(&mut out, true);
                 }
                 for c in text.chars() {
@@ -150,6 +170,8 @@ mod tests {
             ("undisclosed-recipients:;", vec![]),
             ("", vec![]),
             ("Jan \"de\" Boer <j@b.example>", vec!["Jan de Boer <j@b.example>"]),
+            ("Ann <a@b.example> Bob <b@b.example>", vec!["Ann <a@b.example>", "Bob <b@b.example>"]),
+            ("a@b.example c@b.example", vec!["a@b.example", "c@b.example"]),
             ("\"it's \\\"me\\\"\" <a@b.example>", vec!["it's \"me\" <a@b.example>"]),
         ] {
             assert_eq!(list(value), expected, "{value}");

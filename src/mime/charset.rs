@@ -6,6 +6,8 @@ use mail_parser::decoders::charsets::map::charset_decoder;
 /// `bytes` as text. Without a charset that says more than ASCII, they are UTF-8 if they can be, else windows-1252.
 pub(crate) fn decode(label: Option<&str>, bytes: &[u8]) -> String {
     let label = label.map(|label| label.trim().trim_matches(['"', '\'']).trim()).unwrap_or_default();
+    // Generators that build `charset="charset=us-ascii"`.
+    let label = label.rsplit('=').next().unwrap_or_default();
     if label.is_empty() || is_ascii(label) {
         return guess(None, bytes);
     }

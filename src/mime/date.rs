@@ -64,8 +64,12 @@ fn without_comments(text: &str) -> String {
 
 /// `4-Mar-2026` is three tokens, `-0500` and `GMT-5` are one.
 fn split_date(token: &str) -> impl Iterator<Item = &str> {
-    let is_date = token.starts_with(|c: char| c.is_ascii_digit()) && token.matches('-').count() == 2;
-    token.split(move |c| is_date && c == '-')
+    let is_number = token.starts_with(|c: char| c.is_ascii_digit());
+    let is_date = is_number && token.matches('-').count() == 2;
+    // `16:22:40+0100`: the blank before the zone is missing.
+    let zone = token.find(['+', '-']).filter(|_| is_number && token.contains(':'));
+    let (first, second) = token.split_at(zone.unwrap_or(token.len()));
+    first.split(move |c| is_date && c == '-').chain([second])
 }
 
 fn clock(token: &str) -> Option<(i8, i8, i8)> {
@@ -135,6 +139,7 @@ mod tests {
             ("Tue May 12 14:30:00 CEST 2026", "2026-05-12T12:30:00Z"),
             ("Tue, 12 May 2026 14:30:60 GMT+01:00", "2026-05-12T13:30:59Z"),
             ("2026-05-12T14:30:00+02:00", "2026-05-12T12:30:00Z"),
+            ("01 Jan 2001 00:01+0000", "2001-01-01T00:01:00Z"),
             ("Fri, 1 Jan 99 00:00:00 Z", "1999-01-01T00:00:00Z"),
         ] {
             assert_eq!(parse(value.as_bytes()).map(|t| t.to_string()).as_deref(), Some(expected), "{value}");

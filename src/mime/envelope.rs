@@ -58,7 +58,7 @@ fn fill(fields: &[Field], message: &mut Message, query: &Query, mailbox: &str) {
     set_list(&mut message.to, all_addresses("to"));
     set_list(&mut message.cc, all_addresses("cc"));
     set(&mut message.sent, first("date").and_then(date::parse));
-    let delivered = ["delivered-to", "x-original-to", "envelope-to"].into_iter().find_map(|name| text(name));
+    let delivered = ["delivered-to", "x-original-to", "envelope-to"].into_iter().find_map(text);
     set(&mut message.delivered_to, delivered.map(|to| to.trim_matches(['<', '>', ' ']).to_owned()));
 
     message.is_bounce |= is_bounce(fields, &content_type, message);

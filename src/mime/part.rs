@@ -36,7 +36,6 @@ pub(crate) struct PartHeader {
     /// More than one when `Content-Type` stands there more than once.
     pub(crate) boundaries: Vec<Vec<u8>>,
     pub(crate) charset: Option<String>,
-    pub(crate) report_type: Option<String>,
     pub(crate) encoding: Encoding,
     pub(crate) disposition: Disposition,
     /// From the parameters that are made for it, which make a part an attachment.
@@ -77,7 +76,6 @@ impl PartHeader {
         Self {
             content_type: media_type(&chosen.value, default, name.is_some()),
             boundaries,
-            report_type: chosen.word("report-type").map(|word| word.to_ascii_lowercase()),
             encoding: encoding.unwrap_or_default(),
             disposition: disposition.unwrap_or_default(),
             other_name: names::from_other_headers(fields, charset.as_deref()),
@@ -114,7 +112,7 @@ fn media_type(value: &str, default: &str, named: bool) -> String {
         // A type of the kind `message/rfc822` with another name for the same.
         Some(("message", "global")) => "message/rfc822".to_owned(),
         Some((kind, sub)) if is_token(kind) && is_token(sub) && !sub.contains('/') => value.to_owned(),
-        _ if value.is_empty() && !named => default.to_owned(),
+        _ if value.is_empty() => default.to_owned(),
         _ if value == "text" => "text/plain".to_owned(),
         _ if value == "multipart" => "multipart/mixed".to_owned(),
         // What cannot be read is plain text (RFC 2045, section 5.2), unless it has a name and so is a file.

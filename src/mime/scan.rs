@@ -107,7 +107,7 @@ struct HeaderBlock {
     bytes: Vec<u8>,
     /// The line before was dropped because the block is full; its continuations are too.
     dropped: bool,
-    /// Where a line started that is no field: the body's first, unless the next line shows otherwise.
+    /// Where a line started that is no field: the body's first, unless a field follows before a blank line does.
     stray: Option<u64>,
 }
 
@@ -310,7 +310,8 @@ impl Scanner {
         if let Some((level, closes)) = self.boundary(line) {
             if let At::Header(block) = &mut self.at {
                 let block = std::mem::take(block);
-                self.header_ends(block, self.line_start);
+                let start = block.stray.unwrap_or(self.line_start);
+                self.header_ends(block, start);
             }
             self.at_boundary(level, closes, next);
             return;
@@ -343,13 +344,20 @@ impl Scanner {
     fn boundary(&self, line: &[u8]) -> Option<(usize, bool)> {
         // Whole lines are compared, not beginnings (RFC 2046, section 5.1.1): one boundary may begin with another.
         let text = line.strip_prefix(b"--")?.trim_ascii_end();
-        self.open.iter().enumerate().rev().find_map(|(level, multipart)| {
-            multipart.boundaries.iter().find_map(|boundary| match text.strip_prefix(boundary.as_slice())? {
-                b"" => Some((level, false)),
-                b"--" => Some((level, true)),
-                _ => None,
+        let find = |judge: fn(&[u8]) -> Option<bool>| {
+            self.open.iter().enumerate().rev().find_map(|(level, multipart)| {
+                let rest = |boundary: &Vec<u8>| text.strip_prefix(boundary.as_slice());
+                let closes = multipart.boundaries.iter().filter_map(rest).find_map(judge)?;
+                Some((level, closes))
             })
+        };
+        find(|rest| match rest {
+            b"" => Some(false),
+            b"--" => Some(true),
+            _ => None,
         })
+        // Some put a mark after the last boundary.
+        .or_else(|| find(|rest| matches!(rest, [b'-', b'-', b' ' | b'>' | b'<' | b'*', ..]).then_some(true)))
     }
 
     fn at_boundary(&mut self, level: usize, closes: bool, next: u64) {
@@ -487,10 +495,7 @@ impl HeaderBlock {
             return self.stray.map_or(Verdict::Blank, Verdict::NotMine);
         }
         let name = header::field_name(line);
-        if let Some(stray) = self.stray {
-            if !name.is_some_and(is_known) {
-                return Verdict::NotMine(stray);
-            }
+        if name.is_some_and(is_known) {
             self.stray = None;
         }
         let continues = header::is_continuation(line) && !self.bytes.is_empty();
@@ -507,11 +512,8 @@ impl HeaderBlock {
             self.append(line);
             return Verdict::Taken;
         }
-        if line.starts_with(b"--") {
-            return Verdict::NotMine(start);
-        }
-        self.stray = Some(start);
-        Verdict::Taken
+        let stray = *self.stray.get_or_insert(start);
+        if line.starts_with(b"--") { Verdict::NotMine(stray) } else { Verdict::Taken }
     }
 
     fn append(&mut self, line: &[u8]) {

@@ -60,12 +60,12 @@ impl Run {
             return;
         }
         let letters = word.payload.iter().filter(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/')).count();
-        if (self.open.len() + letters) % 4 != 0 {
+        if !(self.open.len() + letters).is_multiple_of(4) {
             self.close();
         }
         let mut payload = std::mem::take(&mut self.open);
         payload.extend_from_slice(word.payload);
-        if (payload.len() % 4 != 0) && !payload.ends_with(b"=") && letters == word.payload.len() {
+        if !payload.len().is_multiple_of(4) && !payload.ends_with(b"=") && letters == word.payload.len() {
             self.open = payload.split_off(payload.len() / 4 * 4);
         }
         self.bytes.extend(decode::decode(Encoding::Base64, &payload).0);

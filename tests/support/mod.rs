@@ -5,3 +5,4 @@ pub(crate) mod dovecot;
 #[cfg(feature = "imap")]
 pub(crate) mod imap;
 pub(crate) mod memory;
+pub(crate) mod maildir;

@@ -83,6 +83,11 @@ impl Disk {
         Error::new(kind, message).with_provider(NAME).with_account(&self.account)
     }
 
+    /// The error, said to be this account's.
+    pub(super) fn here(&self, error: Error) -> Error {
+        error.with_provider(NAME).with_account(&self.account)
+    }
+
     /// The same error once more, for another message.
     pub(super) fn repeat(&self, error: &Error) -> Error {
         let source = std::error::Error::source(error).map_or_else(String::new, |source| format!(": {source}"));

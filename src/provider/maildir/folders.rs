@@ -85,10 +85,6 @@ impl Disk {
         Ok(folder.clone())
     }
 
-    fn here(&self, error: crate::Error) -> crate::Error {
-        self.repeat(&error)
-    }
-
     /// Makes a folder and what is missing above it.
     pub(super) fn create(&self, spec: &FolderSpec) -> Result<Folder> {
         let folders = self.tree()?;

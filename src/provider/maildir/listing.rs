@@ -170,6 +170,8 @@ async fn read(
                 let path = Arc::new(path);
                 match mime::read(&Source::File(Arc::clone(&path)), shell.clone(), query, mailbox).await {
                     Ok(message) => return Ok(Some(message)),
+                    // A file that shrinks is being written anew by somebody.
+                    Err(e) if e.kind() == ErrorKind::Conflict => {}
                     Err(e) if has_cause(&e, is_not_found) || is_gone(&path).await => {}
                     Err(e) if has_cause(&e, sys::is_exhausted) => return Err(e),
                     Err(e) => return Ok(Some(unreadable(shell, &e))),
@@ -266,7 +268,15 @@ pub(super) fn download(disk: Arc<Disk>, id: MessageId, attachment: AttachmentId)
             {
                 continue;
             }
-            return Ok(stream::iter(first).chain(bytes).boxed());
+            let bytes = stream::iter(first).chain(bytes).map_err(move |e| {
+                // One file with a bad block is not a bad account.
+                match has_cause(&e, |_| true) && !has_cause(&e, sys::is_exhausted) {
+                    true => disk.unreadable(&path).with_source(e),
+                    false => disk.here(e),
+                }
+                .with_operation("download_attachment")
+            });
+            return Ok(bytes.boxed());
         }
         Err(disk.too_busy(&handle))
     })

@@ -507,6 +507,8 @@ impl Renamer {
             thread::spawn(move || {
                 let mut flags = ["S", "", "FS", "RST", "Sa"].iter().cycle().skip(turn);
                 while !stop.load(Ordering::Relaxed) {
+                    // Leaves a processor to the test.
+                    thread::sleep(std::time::Duration::from_micros(500));
                     for folder in &folders {
                         for sub in ["new", "cur"] {
                             for entry in fs::read_dir(folder.join(sub)).into_iter().flatten().flatten() {
@@ -548,7 +550,7 @@ async fn under_renaming(links: bool) {
     for _ in 0..200 {
         let listed = b.list(&b.inbox, Query::default()).await;
         assert_eq!(listed.len() + moved, MESSAGES, "the listing missed or doubled a message");
-        assert!(listed.iter().all(|m| m.defects().is_empty()));
+        assert!(listed.iter().all(|m| !m.defects().contains(&Defect::Unreadable)));
         if listed.is_empty() {
             break;
         }
@@ -629,4 +631,82 @@ async fn twenty_thousand_messages() {
     }
     assert!(b.ids(&b.inbox).await.is_empty());
     assert_eq!(b.names(".INBOX.Processed/cur").len(), MESSAGES);
+}
+
+/// Root may do everything, so as root the test runs itself again as somebody else.
+#[cfg(target_os = "linux")]
+#[test]
+fn permissions_are_told() {
+    use std::{
+        os::unix::{fs::MetadataExt as _, process::CommandExt as _},
+        process::Command,
+    };
+    const AGAIN: &str = "MAILDIR_TEST_AS_NOBODY";
+    const NOBODY: u32 = 65_534;
+    if fs::metadata("/proc/self").unwrap().uid() != 0 {
+        return tokio::runtime::Runtime::new().unwrap().block_on(permissions());
+    }
+    assert!(std::env::var_os(AGAIN).is_none(), "still root");
+    // By this name the program can be started even if nobody else may look into its folder.
+    let child = Command::new("/proc/self/exe")
+        .args(
+            ["--exact", concat!(module_path!(), "::permissions_are_told")]
+                .map(|arg| arg.trim_start_matches("mail_account::")),
+        )
+        .env(AGAIN, "1")
+        .env_remove("TMPDIR")
+        .current_dir("/")
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .output()
+        .unwrap();
+    let said = [child.stdout, child.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(child.status.success() && said.contains("1 passed"), "{said}");
+}
+
+#[cfg(target_os = "linux")]
+async fn permissions() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let b = Box_::new().await;
+    let allow = |relative: &str, mode| {
+        fs::set_permissions(b.path(relative), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    b.put("cur/1737000000.closed:2,S", "Subject: x\n\n");
+    b.put("cur/1737000001.open:2,", "Subject: y\n\n");
+    allow("cur/1737000000.closed:2,S", 0o000);
+    let messages = b.list(&b.inbox, Query::default()).await;
+    assert!(messages[0].defects().contains(&Defect::Unreadable));
+    assert!(messages[0].is_read);
+    assert!(!messages[1].defects().contains(&Defect::Unreadable));
+    assert_eq!(messages[1].subject.as_deref(), Some("y"));
+    let raw = b.account.download_attachment(&messages[0].id, &AttachmentId::raw()).bytes(99).await.unwrap_err();
+    assert_eq!((raw.kind(), raw.account()), (ErrorKind::Other, Some("local")));
+
+    let access = async |folder: &FolderId| b.account.folder_access(folder).await.unwrap();
+    assert_eq!((access(&b.inbox).await, access(&b.processed).await), (Access::ReadWrite, Access::ReadWrite));
+    for closed in [".INBOX.Processed/cur", "cur"] {
+        allow(closed, 0o500);
+        let folder = if closed == "cur" { &b.inbox } else { &b.processed };
+        assert_eq!(access(folder).await, Access::ReadOnly, "{closed}");
+        let error = b.move_one(&messages[1].id).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
+        assert_eq!(b.ids(&b.inbox).await.len(), 2);
+        allow(closed, 0o700);
+    }
+    allow("cur", 0o000);
+    let listed = b.account.fetch_messages(&b.inbox, Query::default()).try_collect::<Vec<_>>().await;
+    assert_eq!(listed.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    allow("cur", 0o700);
+    allow(".INBOX.Processed", 0o000);
+    let folders = b.account.list_folders().await.unwrap();
+    assert_eq!(folders.iter().map(|f| f.messages).collect::<Vec<_>>(), [Some(2), None]);
+    assert_eq!(b.move_one(&messages[1].id).await.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    allow(".INBOX.Processed", 0o700);
+    allow("", 0o000);
+    assert_eq!(b.account.list_folders().await.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    allow("", 0o700);
+    for message in &messages {
+        assert!(matches!(b.move_one(&message.id).await.unwrap(), MoveOutcome::Moved(_)));
+    }
 }
