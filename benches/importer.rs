@@ -50,7 +50,7 @@ impl World {
         let account: Arc<dyn MailAccount> =
             Arc::new(MemoryAccount::open("memory", &self.mailbox, MemoryOptions::default()));
         let importer = Importer::new(job, [account], Arc::clone(&self.ledger));
-        let report = self.runtime.block_on(importer.run(handler_fn(|_| async { Ok(Outcome::Imported) })));
+        let report = self.runtime.block_on(importer.run(handler_fn(|_| async { Ok(Outcome::Imported) }))).unwrap();
         assert_eq!(report.counts().imported, u64::from(messages));
     }
 }

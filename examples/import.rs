@@ -103,7 +103,7 @@ async fn import(arguments: &Arguments) -> Result<ExitCode> {
     });
     let stop = stop_on_signal();
     let Some(pause) = arguments.every else {
-        let report = importer.run_all(stop).await;
+        let report = importer.run_all(stop).await?;
         output.finish(&report, out.as_deref());
         return Ok(exit_code(&report));
     };
@@ -121,9 +121,13 @@ async fn again_and_again(
     importer
         .clone()
         .with_interval(pause)
-        .run_every(stop, |report| {
-            output.finish(&report, out);
-            code = exit_code(&report);
+        .run_every(stop, |report| match report {
+            Ok(report) => {
+                output.finish(&report, out);
+                code = exit_code(&report);
+            }
+            // The state store may be back at the next run.
+            Err(error) => code = support::fatal(false, &error),
         })
         .await;
     code

@@ -33,7 +33,7 @@
 //!         }
 //!         Ok(Outcome::Imported)
 //!     }))
-//!     .await;
+//!     .await?;
 //! assert!(!report.has_errors() && report.counts().closes());
 //! # Ok(()) }
 //! # #[cfg(not(feature = "sqlite"))]

@@ -272,7 +272,7 @@ impl World {
             tokio::select! {
                 biased;
                 () = steps.killed.cancelled() => None,
-                report = importer.run(handler) => Some(report),
+                report = importer.run(handler) => Some(report.unwrap()),
             }
         })
     }
@@ -535,7 +535,7 @@ where
         tokio::select! {
             biased;
             () = steps.killed.cancelled() => {}
-            report = run => check_report(&report),
+            report = run => check_report(&report.unwrap()),
         }
     });
 }

@@ -548,7 +548,7 @@ fn failures_prints_the_documented_list_and_queues() {
         let handler = handler_fn(|_: Delivery| async {
             Ok(Outcome::Reject(Reason::new("no-invoice", "No invoice.").with_dutch("Geen factuur.")))
         });
-        let report = app.importer("daily").await.unwrap().run(handler).await;
+        let report = app.importer("daily").await.unwrap().run(handler).await.unwrap();
         assert_eq!(report.counts().failed, 2);
     });
     let ended = failures(&["--lang", "nl"]);

@@ -162,7 +162,8 @@ impl World {
     }
 }
 
-fn only(mut report: JobReport) -> AccountReport {
+fn only(report: Result<JobReport>) -> AccountReport {
+    let mut report = report.expect("the ledger can be read");
     assert_eq!(report.accounts.len(), 1);
     let account = report.accounts.remove(0);
     assert!(account.counts.closes(), "{:?}", account.counts);
@@ -231,9 +232,9 @@ async fn every_outcome_has_its_folder_and_its_count() {
             sink.lock().unwrap().push((record.subject.clone().unwrap(), record.fate, code));
         }
     });
-    let report = importer.run(handler).await;
+    let report = importer.run(handler).await.unwrap();
     assert!(report.has_failures() && !report.has_errors());
-    let counts = only(report).counts;
+    let counts = only(Ok(report)).counts;
     assert_eq!((counts.imported, counts.skipped, counts.failed, counts.left), (1, 1, 1, 1));
     assert_eq!(world.subjects("Inbox/Processed"), ["take", "skip"]);
     assert_eq!(world.subjects("Inbox/Failed"), ["reject"]);
@@ -665,7 +666,7 @@ async fn one_bad_account_never_ends_a_job() {
     let bad: Arc<dyn MailAccount> = Arc::new(MemoryAccount::open("bad", &down, MemoryOptions::default()));
     let log = Log::default();
     let importer = Importer::new(World::job(), [bad, world.account("good")], Arc::new(world.store.clone()));
-    let report = importer.run(taking(&log)).await;
+    let report = importer.run(taking(&log)).await.unwrap();
     assert!(report.has_errors());
     assert_eq!(report.accounts[0].error.as_ref().unwrap().kind(), ErrorKind::Unauthenticated);
     assert_eq!(report.accounts[0].error.as_ref().unwrap().account(), Some("bad"));

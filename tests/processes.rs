@@ -102,7 +102,7 @@ async fn import(folder: &Path, ahead: i64, out: &Path) -> ExitCode {
             Ok(Outcome::Imported)
         }
     });
-    let report = Importer::new(job(), [account], Arc::new(store)).with_context(context).run(handler).await;
+    let report = Importer::new(job(), [account], Arc::new(store)).with_context(context).run(handler).await.unwrap();
     let account = &report.accounts[0];
     assert!(account.counts.closes(), "{:?}", account.counts);
     let text = format!("{} {:?} {:?}", account.status.as_str(), account.counts, account.error);

@@ -108,7 +108,7 @@ impl fmt::Debug for JobAccount {
 ///         println!("{}", mail.subject.as_deref().unwrap_or("no subject"));
 ///         Ok(Outcome::Imported)
 ///     }))
-///     .await;
+///     .await?;
 /// assert_eq!(report.counts().seen, 0);
 /// # Ok(()) })
 /// # }
@@ -204,23 +204,39 @@ impl Importer {
 
     /// Runs the job once on all its accounts, at the same time. What an account meets stands in its report: one that
     /// fails stops no other.
-    pub async fn run(&self, handler: impl Handler) -> JobReport {
+    ///
+    /// # Errors
+    ///
+    /// Only what stops everything before any account is looked at: a ledger that cannot be read, a missing handler.
+    pub async fn run(&self, handler: impl Handler) -> Result<JobReport> {
         self.clone().with_handler(handler).run_all(CancellationToken::new()).await
     }
 
     /// As [`run`](Self::run), until `stop`: deliveries in hand are finished then.
-    pub async fn run_all(&self, stop: CancellationToken) -> JobReport {
+    ///
+    /// # Errors
+    ///
+    /// As for [`run`](Self::run).
+    pub async fn run_all(&self, stop: CancellationToken) -> Result<JobReport> {
         self.all(Mode::Both, stop).await
     }
 
     /// Records what is waiting in the import folders, and hands nothing over. With [`process`](Self::process) the
     /// two halves of a run, for hosts that drive them apart.
-    pub async fn fetch(&self, stop: CancellationToken) -> JobReport {
+    ///
+    /// # Errors
+    ///
+    /// As for [`run`](Self::run).
+    pub async fn fetch(&self, stop: CancellationToken) -> Result<JobReport> {
         self.all(Mode::Fetch, stop).await
     }
 
     /// Hands over what [`fetch`](Self::fetch) has recorded.
-    pub async fn process(&self, stop: CancellationToken) -> JobReport {
+    ///
+    /// # Errors
+    ///
+    /// As for [`run`](Self::run).
+    pub async fn process(&self, stop: CancellationToken) -> Result<JobReport> {
         self.all(Mode::Process, stop).await
     }
 
@@ -233,23 +249,22 @@ impl Importer {
     /// [`RunError::retry_after`] tell an engine whether and when to try again; single messages are tried again by the
     /// ledger, whatever the engine does.
     pub async fn run_mailbox(&self, account: &str, stop: CancellationToken) -> Result<AccountReport, RunError> {
-        let shared = self.shared(Mode::Both, stop);
-        match self.accounts.iter().find(|a| a.info.account == account) {
-            Some(account) => self.one(&shared, account).await,
-            None => {
-                let known: Vec<_> = self.accounts().map(|a| format!("`{a}`")).collect();
-                let error = Error::new(
-                    ErrorKind::InvalidConfig,
-                    format!("job `{}` has no account `{account}`; it has {}", self.job.name, known.join(", ")),
-                );
-                Err(RunError::new(error, AccountReport::new(account, "", "")))
-            }
-        }
+        let early = |error: Error| RunError::new(error, AccountReport::new(account, "", ""));
+        let Some(found) = self.accounts.iter().find(|a| a.info.account == account) else {
+            let known: Vec<_> = self.accounts().map(|a| format!("`{a}`")).collect();
+            return Err(early(Error::new(
+                ErrorKind::InvalidConfig,
+                format!("job `{}` has no account `{account}`; it has {}", self.job.name, known.join(", ")),
+            )));
+        };
+        let shared = self.shared(Mode::Both, stop).map_err(early)?;
+        let remembered = self.ledger.mailboxes(&self.job.name).await.map_err(early)?;
+        self.one(&shared, found, &remembered).await
     }
 
     /// Runs the job again and again until `stop`, never overlapping, with [`ImportJob::interval`] and some jitter from
     /// the end of one run to the start of the next.
-    pub async fn run_every(&self, stop: CancellationToken, mut report: impl FnMut(JobReport) + Send) {
+    pub async fn run_every(&self, stop: CancellationToken, mut report: impl FnMut(Result<JobReport>) + Send) {
         while !stop.is_cancelled() {
             report(self.run_all(stop.clone()).await);
             let pause = self.context.jitter(self.job.interval);
@@ -260,19 +275,23 @@ impl Importer {
         }
     }
 
-    async fn all(&self, mode: Mode, stop: CancellationToken) -> JobReport {
-        let shared = self.shared(mode, stop);
-        let runs = self.accounts.iter().map(|account| self.one(&shared, account));
+    async fn all(&self, mode: Mode, stop: CancellationToken) -> Result<JobReport> {
+        let shared = self.shared(mode, stop)?;
+        let remembered = self.ledger.mailboxes(&self.job.name).await?;
+        let runs = self.accounts.iter().map(|account| self.one(&shared, account, &remembered));
         let accounts = join_all(runs).await;
-        JobReport {
+        Ok(JobReport {
             job: self.job.name.clone(),
             accounts: accounts.into_iter().map(|run| run.unwrap_or_else(RunError::into_report)).collect(),
-        }
+        })
     }
 
-    fn shared(&self, mode: Mode, stop: CancellationToken) -> Shared {
+    fn shared(&self, mode: Mode, stop: CancellationToken) -> Result<Shared> {
+        if self.handler.is_none() && mode != Mode::Fetch {
+            return Err(Error::new(ErrorKind::InvalidConfig, "no handler was given; call `Importer::with_handler`"));
+        }
         let budget_kib = u32::try_from(self.job.prefetch_bytes / 1024).unwrap_or(u32::MAX).clamp(1, 1 << 22);
-        Shared {
+        Ok(Shared {
             job: Arc::clone(&self.job),
             ledger: Arc::clone(&self.ledger),
             handler: self.handler.clone(),
@@ -283,24 +302,17 @@ impl Importer {
             budget: Arc::new(Semaphore::new(budget_kib as usize)),
             budget_kib,
             mode,
-        }
+        })
     }
 
-    async fn one(&self, shared: &Shared, account: &JobAccount) -> Result<AccountReport, RunError> {
+    async fn one(
+        &self,
+        shared: &Shared,
+        account: &JobAccount,
+        remembered: &[String],
+    ) -> Result<AccountReport, RunError> {
         let info = &account.info;
-        let opened = async {
-            if shared.handler.is_none() && shared.mode != Mode::Fetch {
-                return Err(Error::new(
-                    ErrorKind::InvalidConfig,
-                    "no handler was given; call `Importer::with_handler`",
-                ));
-            }
-            // First: what is wrong inside an account may be why its mailbox is not known.
-            let account = account.open()?;
-            self.check_mailbox(info).await?;
-            Ok(account)
-        };
-        match opened.await {
+        match self.check_mailbox(info, remembered).and_then(|()| account.open()) {
             Ok(account) => run::run(shared, account).await,
             Err(error) => {
                 let error = error.with_account(&info.account).with_provider(info.provider.clone());
@@ -311,12 +323,8 @@ impl Importer {
 
     /// A mailbox that has rows but is named by no account, and one that is named but has no rows, are probably the
     /// same, seen through two accounts. That is never guessed: importing everything twice, or nothing, would follow.
-    async fn check_mailbox(&self, info: &MailboxInfo) -> Result<()> {
-        if self.job.ledger_new {
-            return Ok(());
-        }
-        let remembered = self.ledger.mailboxes(&self.job.name).await?;
-        if remembered.contains(&info.name) {
+    fn check_mailbox(&self, info: &MailboxInfo, remembered: &[String]) -> Result<()> {
+        if self.job.ledger_new || remembered.contains(&info.name) {
             return Ok(());
         }
         let orphan = remembered.iter().find(|name| !self.accounts.iter().any(|a| a.info.name == **name));

@@ -125,7 +125,8 @@ impl FakeAccount {
                 }
             })
             .run(handler)
-            .await;
+            .await
+            .expect("a ledger in memory can be read");
         let records = std::mem::take(&mut *records.lock().unwrap_or_else(PoisonError::into_inner));
         FakeRun { report, records, unmet: self.mailbox.unmet_faults() }
     }

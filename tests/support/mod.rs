@@ -4,5 +4,5 @@
 pub(crate) mod dovecot;
 #[cfg(feature = "imap")]
 pub(crate) mod imap;
-pub(crate) mod memory;
 pub(crate) mod maildir;
+pub(crate) mod memory;
