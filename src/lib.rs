@@ -98,6 +98,7 @@ pub mod provider;
 pub mod secret;
 pub mod setting;
 pub mod store;
+pub mod swap;
 #[cfg(feature = "testing")]
 pub mod testing;
 

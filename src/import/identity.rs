@@ -114,6 +114,17 @@ pub enum Digest {
     Known([u8; 32]),
 }
 
+impl Digest {
+    /// Of files with these hashes, in any order.
+    pub(crate) fn of(mut hashes: Vec<[u8; 32]>) -> Self {
+        if hashes.is_empty() {
+            return Self::Nothing;
+        }
+        hashes.sort_unstable();
+        Self::Known(Sha256::digest(hashes.concat()).into())
+    }
+}
+
 /// Whether a service gives the same bytes of this attachment as any other.
 pub(crate) fn is_hashed(attachment: &Attachment) -> bool {
     attachment.kind == AttachmentKind::File
@@ -213,11 +224,7 @@ impl Fingerprints {
                 None => return Digest::Unknown,
             }
         }
-        if hashes.is_empty() {
-            return Digest::Nothing;
-        }
-        hashes.sort_unstable();
-        Digest::Known(Sha256::digest(hashes.concat()).into())
+        Digest::of(hashes)
     }
 
     /// Decoded bytes of all attachments, as far as they have passed.

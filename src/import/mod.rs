@@ -18,7 +18,7 @@
 //! delivery id, and nothing else.
 
 mod handler;
-mod identity;
+pub(crate) mod identity;
 mod job;
 mod lease;
 mod reason;

@@ -1,0 +1,115 @@
+//! The job's folders in one account, as far as can be told without writing.
+
+use super::report::{Difference, DifferenceKind, FolderSeen, Severity, Side, Unproven, UnprovenKind};
+use crate::{Access, ErrorKind, FolderId, FolderSpec, ImportJob, MailAccount, Result};
+
+/// The folders whose messages are compared, and what is wrong with any.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) import: Option<FolderId>,
+    pub(super) processed: Option<FolderId>,
+    pub(super) troubles: Vec<Trouble>,
+}
+
+pub(super) enum Trouble {
+    Difference(Difference),
+    Unproven(Unproven),
+}
+
+/// Looks for the job's folders.
+///
+/// # Errors
+///
+/// What the account meets; a folder that is missing or unusable is a [`Trouble`].
+pub(super) async fn folders(account: &dyn MailAccount, job: &ImportJob, side: &mut Side) -> Result<Found> {
+    let mut found = Found::default();
+    let moves = job.processed_folder.is_some() || job.failed_folder.is_some();
+    let specs = [
+        ("import_folder", Some(&job.import_folder), moves),
+        ("processed_folder", job.processed_folder.as_ref(), true),
+        ("failed_folder", job.failed_folder.as_ref(), true),
+    ];
+    for (key, spec, written) in specs {
+        let Some(spec) = spec else { continue };
+        let Some(folder) = find(account, job, key, spec, &mut found).await? else { continue };
+        let target = key != "import_folder";
+        if target && found.import.as_ref() == Some(&folder.id) {
+            found.blocked(DifferenceKind::FolderUnusable, account, key, spec, "is the import folder itself");
+            continue;
+        }
+        if !folder.selectable || (target && folder.search) {
+            found.blocked(DifferenceKind::FolderUnusable, account, key, spec, "is not a folder that holds messages");
+            continue;
+        }
+        let access = account.folder_access(&folder.id).await?;
+        match access {
+            Access::ReadOnly if written => {
+                found.blocked(
+                    DifferenceKind::FolderReadOnly,
+                    account,
+                    key,
+                    spec,
+                    "is read-only, but mail is to be moved",
+                );
+            }
+            Access::Unknown if written => {
+                let detail =
+                    format!("{key}: only moving a message would tell whether `{}` may write to `{spec}`", side.account);
+                found.troubles.push(Trouble::Unproven(Unproven { kind: UnprovenKind::Writable, detail }));
+            }
+            _ => {}
+        }
+        side.folders.push(FolderSeen {
+            key,
+            path: folder.path(),
+            access,
+            messages: None,
+            with_attachments_compared: None,
+        });
+        match key {
+            "import_folder" => found.import = Some(folder.id),
+            "processed_folder" => found.processed = Some(folder.id),
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+async fn find(
+    account: &dyn MailAccount,
+    job: &ImportJob,
+    key: &'static str,
+    spec: &FolderSpec,
+    found: &mut Found,
+) -> Result<Option<crate::Folder>> {
+    let error = match account.resolve_folder(spec).await {
+        Ok(folder) => return Ok(Some(folder)),
+        Err(error) => error,
+    };
+    match error.kind() {
+        ErrorKind::NotFound if job.create_folders && key != "import_folder" => {
+            let name = &account.mailbox().account;
+            let detail =
+                format!("{key}: `{spec}` is not there for `{name}`; the job would create it, if it is allowed to");
+            found.troubles.push(Trouble::Unproven(Unproven { kind: UnprovenKind::CreateFolder, detail }));
+            Ok(None)
+        }
+        ErrorKind::NotFound => {
+            found.blocked(DifferenceKind::FolderMissing, account, key, spec, error.message());
+            Ok(None)
+        }
+        // Ambiguous, or a role that this mailbox has no folder for.
+        ErrorKind::InvalidConfig | ErrorKind::Unsupported => {
+            found.blocked(DifferenceKind::FolderUnusable, account, key, spec, error.message());
+            Ok(None)
+        }
+        _ => Err(error),
+    }
+}
+
+impl Found {
+    fn blocked(&mut self, kind: DifferenceKind, account: &dyn MailAccount, key: &str, spec: &FolderSpec, what: &str) {
+        let detail = format!("{key} `{spec}` of account `{}`: {what}", account.mailbox().account);
+        self.troubles.push(Trouble::Difference(Difference { severity: Severity::Blocking, kind, detail }));
+    }
+}
