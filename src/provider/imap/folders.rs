@@ -147,10 +147,17 @@ fn segments(entry: &ListEntry, prefix: &[u8]) -> Vec<String> {
         Some(rest) if !prefix.is_empty() && !rest.is_empty() => rest,
         _ => &entry.name[..],
     };
-    match entry.delimiter {
+    let mut segments: Vec<String> = match entry.delimiter {
         Some(delimiter) => name.split(|b| *b == delimiter).filter(|part| !part.is_empty()).map(utf7::decode).collect(),
         None => vec![utf7::decode(name)],
+    };
+    // In whatever case the server writes it here and in its children, it is one folder.
+    if name.len() == entry.name.len()
+        && let Some(first) = segments.first_mut().filter(|first| is_inbox(first))
+    {
+        "INBOX".clone_into(first);
     }
+    segments
 }
 
 fn role(entry: &ListEntry) -> Option<Role> {

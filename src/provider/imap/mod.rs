@@ -44,6 +44,8 @@ mod session;
 mod signin;
 #[cfg(feature = "imap")]
 mod stream;
+#[cfg(all(test, feature = "imap"))]
+mod tests;
 #[cfg(feature = "imap")]
 mod usage;
 #[cfg(feature = "imap")]

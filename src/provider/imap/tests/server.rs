@@ -1,0 +1,319 @@
+//! A small IMAP server that can be told to misbehave: what no healthy server does.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+    net::{TcpListener, tcp::OwnedWriteHalf},
+};
+
+use crate::{
+    Context, Secret, SecretSource,
+    provider::{
+        Opening,
+        imap::{ImapAccount, ImapConfig, Tls, session::Timeouts},
+    },
+};
+
+/// What to do instead of the proper thing. `{tag}` in texts is the command's tag.
+#[derive(Clone, Debug)]
+pub(super) enum Act {
+    /// This, and on to the next command.
+    Say(String),
+    /// This, and then nothing any more, with the socket open.
+    SayAndHang(String),
+    /// This, and the end of the connection.
+    SayAndClose(String),
+    /// The proper thing, but the connection ends before the answer.
+    DoAndClose,
+    /// The proper answer, cut off after so many bytes.
+    Cut(usize),
+    /// The proper answer, with a pause of so long after so many bytes.
+    Stall(usize, Duration),
+    /// This before the proper answer.
+    Before(String),
+}
+
+type Hook = Box<dyn FnMut(&str) -> Option<Act> + Send>;
+
+pub(super) struct State {
+    /// Folder, UID, message.
+    pub(super) mail: BTreeMap<(String, u64), Vec<u8>>,
+    pub(super) validity: u64,
+    pub(super) capability: String,
+    /// Every command, without its tag.
+    pub(super) log: Vec<String>,
+    hook: Hook,
+    next: u64,
+}
+
+#[derive(Clone)]
+pub(super) struct Server {
+    pub(super) port: u16,
+    state: Arc<Mutex<State>>,
+}
+
+pub(super) const CAPABILITY: &str = "IMAP4rev1 SASL-IR AUTH=PLAIN UIDPLUS MOVE LITERAL+";
+
+impl Server {
+    pub(super) async fn start(hook: impl FnMut(&str) -> Option<Act> + Send + 'static) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let state = Arc::new(Mutex::new(State {
+            mail: BTreeMap::new(),
+            validity: 7,
+            capability: CAPABILITY.to_owned(),
+            log: Vec::new(),
+            hook: Box::new(hook),
+            next: 100,
+        }));
+        let server = Self { port: listener.local_addr().unwrap().port(), state };
+        let serving = server.clone();
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let server = serving.clone();
+                tokio::spawn(async move {
+                    // A client that leaves is none of our trouble.
+                    let _ = server.serve(socket).await;
+                });
+            }
+        });
+        server
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub(super) fn put(&self, folder: &str, uid: u64, message: &[u8]) {
+        self.state().mail.insert((folder.to_owned(), uid), message.to_vec());
+    }
+
+    pub(super) fn count(&self, folder: &str) -> usize {
+        self.state().mail.keys().filter(|(f, _)| f == folder).count()
+    }
+
+    pub(super) fn account(&self, connections: usize) -> ImapAccount {
+        let mut config = ImapConfig::new("127.0.0.1", "u@example.com", SecretSource::Literal(Secret::new("pa55word")));
+        config.port = Some(self.port);
+        config.tls = Tls::None;
+        let second = Duration::from_secs(1);
+        let timeouts = Timeouts {
+            connect: second,
+            greeting: second,
+            sign_in: second,
+            command: second,
+            progress: second,
+            operation: 4 * second,
+        };
+        let opening = Opening::new("hostile").with_context(Context::default());
+        config.account_with(opening, None, timeouts, connections).unwrap()
+    }
+
+    async fn serve(&self, socket: tokio::net::TcpStream) -> std::io::Result<()> {
+        let (read, mut write) = socket.into_split();
+        let mut read = BufReader::new(read);
+        if !self.answer("GREETING", "*", "* OK ready\r\n".into(), &mut write).await? {
+            return Ok(());
+        }
+        let mut selected = String::new();
+        let mut line = String::new();
+        loop {
+            line.clear();
+            if read.read_line(&mut line).await? == 0 {
+                return Ok(());
+            }
+            let Some((tag, command)) = line.trim_end().split_once(' ') else { continue };
+            let (tag, command) = (tag.to_owned(), command.to_owned());
+            self.state().log.push(command.clone());
+            let answer = self.proper(&tag, &command, &mut selected);
+            if !self.answer(&command, &tag, answer, &mut write).await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// `false` when the connection is over.
+    async fn answer(
+        &self,
+        command: &str,
+        tag: &str,
+        proper: Proper,
+        write: &mut OwnedWriteHalf,
+    ) -> std::io::Result<bool> {
+        let act = (self.state().hook)(command);
+        let text = |text: String| text.replace("{tag}", tag).into_bytes();
+        let hang = |bytes: Vec<u8>| (bytes, true);
+        let (bytes, hangs) = match act {
+            Some(Act::Say(said)) => (text(said), false),
+            Some(Act::SayAndHang(said)) => hang(text(said)),
+            Some(Act::SayAndClose(said)) => {
+                write.write_all(&text(said)).await?;
+                return Ok(false);
+            }
+            Some(Act::DoAndClose) => {
+                proper.apply(self);
+                return Ok(false);
+            }
+            Some(Act::Cut(at)) => {
+                let bytes = proper.apply(self);
+                write.write_all(&bytes[..at.min(bytes.len())]).await?;
+                return Ok(false);
+            }
+            Some(Act::Stall(at, pause)) => {
+                let bytes = proper.apply(self);
+                let at = at.min(bytes.len());
+                write.write_all(&bytes[..at]).await?;
+                tokio::time::sleep(pause).await;
+                (bytes[at..].to_vec(), false)
+            }
+            Some(Act::Before(said)) => {
+                let mut bytes = text(said);
+                bytes.extend(proper.apply(self));
+                (bytes, false)
+            }
+            None => (proper.apply(self), false),
+        };
+        write.write_all(&bytes).await?;
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+        Ok(true)
+    }
+
+    fn proper(&self, tag: &str, command: &str, selected: &mut String) -> Proper {
+        let state = self.state();
+        let upper = command.to_ascii_uppercase();
+        let ok = |mut lines: Vec<u8>| {
+            lines.extend(format!("{tag} OK done\r\n").into_bytes());
+            Proper::from(lines)
+        };
+        if upper.starts_with("CAPABILITY") {
+            return ok(format!("* CAPABILITY {}\r\n", state.capability).into_bytes());
+        }
+        if upper.starts_with("LIST") {
+            let names = ["INBOX", "Done"].map(|name| format!("* LIST () \"/\" \"{name}\"\r\n"));
+            let all = upper.contains("\"*\"");
+            let lines = names.iter().filter(|line| all || upper.contains(&line.to_ascii_uppercase()[14..].trim()[1..]));
+            return ok(lines.cloned().collect::<String>().into_bytes());
+        }
+        if upper.starts_with("EXAMINE") || upper.starts_with("SELECT") {
+            *selected = command.split('"').nth(1).unwrap_or_default().to_owned();
+            let exists = state.mail.keys().filter(|(f, _)| f == selected).count();
+            return ok(format!("* {exists} EXISTS\r\n* OK [UIDVALIDITY {}] x\r\n", state.validity).into_bytes());
+        }
+        let here: Vec<(u64, Vec<u8>)> =
+            state.mail.iter().filter(|((f, _), _)| f == selected).map(|((_, uid), m)| (*uid, m.clone())).collect();
+        if upper.starts_with("UID SEARCH") {
+            let set = upper.strip_prefix("UID SEARCH UID ").map(|set| uids(set));
+            let ids: Vec<&str> = command.split('"').skip(1).step_by(2).collect();
+            let fits = |(uid, message): &&(u64, Vec<u8>)| {
+                let text = String::from_utf8_lossy(message);
+                set.as_ref().is_none_or(|set| set.contains(uid))
+                    && (ids.is_empty() || ids.iter().any(|id| text.contains(id)))
+            };
+            let found: String = here.iter().filter(fits).map(|(uid, _)| format!(" {uid}")).collect();
+            return ok(format!("* SEARCH{found}\r\n").into_bytes());
+        }
+        if upper.starts_with("UID FETCH") {
+            let asked = uids(upper.split(' ').nth(2).unwrap_or_default());
+            let mut lines = Vec::new();
+            for (seq, (uid, message)) in here.iter().enumerate().filter(|(_, (uid, _))| asked.contains(uid)) {
+                lines.extend(fetched(seq + 1, *uid, message, &upper));
+            }
+            return ok(lines);
+        }
+        if upper.starts_with("UID MOVE") {
+            let asked = uids(upper.split(' ').nth(2).unwrap_or_default());
+            let to = command.split('"').nth(1).unwrap_or_default().to_owned();
+            let moved: Vec<u64> = here.iter().map(|(uid, _)| *uid).filter(|uid| asked.contains(uid)).collect();
+            return Proper { bytes: Vec::new(), moves: Some((tag.to_owned(), selected.clone(), to, moved)) };
+        }
+        ok(Vec::new())
+    }
+}
+
+/// An answer, and what it does to the mailbox when it is given.
+pub(super) struct Proper {
+    bytes: Vec<u8>,
+    moves: Option<(String, String, String, Vec<u64>)>,
+}
+
+impl From<Vec<u8>> for Proper {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, moves: None }
+    }
+}
+
+impl From<&str> for Proper {
+    fn from(text: &str) -> Self {
+        text.as_bytes().to_vec().into()
+    }
+}
+
+impl Proper {
+    fn apply(self, server: &Server) -> Vec<u8> {
+        let Some((tag, from, to, uids)) = self.moves else { return self.bytes };
+        let mut state = server.state();
+        let mut new = Vec::new();
+        for uid in &uids {
+            let message = state.mail.remove(&(from.clone(), *uid)).unwrap();
+            state.next += 1;
+            let next = state.next;
+            new.push(next.to_string());
+            state.mail.insert((to.clone(), next), message);
+        }
+        let old: Vec<String> = uids.iter().map(u64::to_string).collect();
+        let mut text = String::new();
+        if !uids.is_empty() {
+            text = format!("* OK [COPYUID 7 {} {}] x\r\n", old.join(","), new.join(","));
+        }
+        text.push_str(&format!("{tag} OK done\r\n"));
+        text.into_bytes()
+    }
+}
+
+fn uids(set: &str) -> Vec<u64> {
+    crate::provider::imap::wire::uidset::expand(set.as_bytes(), 1_000_000).unwrap_or_default()
+}
+
+fn fetched(seq: usize, uid: u64, message: &[u8], items: &str) -> Vec<u8> {
+    let mut line = format!("* {seq} FETCH (UID {uid}").into_bytes();
+    if items.contains("FLAGS") {
+        line.extend(b" FLAGS ()");
+    }
+    if items.contains("INTERNALDATE") {
+        line.extend(format!(" INTERNALDATE \"01-Jan-2026 00:00:{:02} +0000\"", uid % 60).into_bytes());
+    }
+    if items.contains("RFC822.SIZE") {
+        line.extend(format!(" RFC822.SIZE {}", message.len()).into_bytes());
+    }
+    let head = message.windows(4).position(|w| w == b"\r\n\r\n").map_or(message.len(), |at| at + 4);
+    let mut section = |name: &str, data: &[u8]| {
+        line.extend(format!(" {name} {{{}}}\r\n", data.len()).into_bytes());
+        line.extend(data);
+    };
+    if items.contains("BODY.PEEK[HEADER.FIELDS") {
+        let text = String::from_utf8_lossy(&message[..head]).into_owned();
+        let id = text.lines().find(|l| l.to_ascii_lowercase().starts_with("message-id")).unwrap_or_default();
+        section("BODY[HEADER.FIELDS (MESSAGE-ID)]", format!("{id}\r\n\r\n").as_bytes());
+    } else if items.contains("BODY.PEEK[HEADER]") {
+        section("BODY[HEADER]", &message[..head]);
+    }
+    if let Some((_, rest)) = items.split_once("BODY.PEEK[]") {
+        match rest.strip_prefix('<').and_then(|rest| rest.split('>').next()?.split_once('.')) {
+            Some((origin, count)) => {
+                let origin: usize = origin.parse().unwrap();
+                let from = origin.min(message.len());
+                let to = (from + count.parse::<usize>().unwrap()).min(message.len());
+                section(&format!("BODY[]<{origin}>"), &message[from..to]);
+            }
+            None => section("BODY[]", message),
+        }
+    }
+    line.extend(b")\r\n");
+    line
+}
