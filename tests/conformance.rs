@@ -15,6 +15,7 @@ fn main() {
     // Servers and disks are shared by all checks; more threads than this only make each of them slower.
     arguments.test_threads.get_or_insert(4);
     let mut trials = Vec::new();
+    trials.extend(trials_of("maildir", support::maildir::MaildirHarness::new().expect("a temporary folder")));
     trials.extend(trials_of("memory", support::memory::MemoryHarness::new()));
     trials.extend(trials_of("memory_stable", support::memory::MemoryHarness::with_stable_ids()));
     trials.extend(trials_of("memory_copying", support::memory::MemoryHarness::that_only_copies()));
@@ -25,6 +26,8 @@ fn main() {
         let copying = support::imap::ImapHarness::announcing("IMAP4rev1 UIDPLUS NAMESPACE LITERAL-");
         trials.extend(trials_of("imap_without_move", copying));
     }
+    #[cfg(feature = "graph")]
+    trials.extend(trials_of("graph", support::graph::GraphHarness::new()));
     libtest_mimic::run(&arguments, trials).exit();
 }
 

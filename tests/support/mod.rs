@@ -2,6 +2,8 @@
 
 #[cfg(feature = "imap")]
 pub(crate) mod dovecot;
+#[cfg(feature = "graph")]
+pub(crate) mod graph;
 #[cfg(feature = "imap")]
 pub(crate) mod imap;
 pub(crate) mod maildir;

@@ -8,7 +8,7 @@ use super::NAME;
 use crate::{
     MailAccount, MailboxInfo, Result,
     auth::{Auth, Registration, is_guid},
-    provider::{Opening, ProviderConfig, is_address, not_built},
+    provider::{Opening, ProviderConfig, is_address},
     setting::{Field, Kind, Label, Places, Value},
 };
 
@@ -80,7 +80,12 @@ impl ProviderConfig for GraphConfig {
     }
 
     fn open(&self, opening: Opening) -> Result<Arc<dyn MailAccount>> {
-        self.check(&opening.places)?;
-        Err(not_built(NAME).with_account(opening.account))
+        #[cfg(feature = "graph")]
+        return Ok(Arc::new(super::GraphAccount::open(self, opening)?));
+        #[cfg(not(feature = "graph"))]
+        {
+            self.check(&opening.places)?;
+            Err(crate::provider::not_built(NAME).with_account(opening.account))
+        }
     }
 }

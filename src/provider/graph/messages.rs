@@ -1,0 +1,818 @@
+//! Listing messages.
+//!
+//! Two steps. First the ids and received times of the whole folder, 500 a page: that fixes the set, tells what the caller
+//! skips before any content is asked for, and is one request for an empty folder. Then the content, in windows that go by
+//! received time and never by position alone, so that moving what was given skips nothing: a window begins at the second
+//! of its first message, and leaves out (`$skip`) only those of that second that are known to be still there.
+//!
+//! | the window | is asked for |
+//! |---|---|
+//! | mostly wanted | as one page with `$expand=attachments`: a request for twenty messages |
+//! | mostly skipped | message by message, by id |
+//! | too large for the cap | once more as metadata; the large messages are given without content, the rest asked for again |
+//!
+//! Whatever a window should hold and does not is asked for by id; only that tells a message that is gone.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures::{
+    StreamExt as _, TryStreamExt as _,
+    stream::{self, BoxStream},
+};
+use jiff::Timestamp;
+use serde_json::value::RawValue;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    Inner,
+    batch::{self, Part},
+    client::{CAP, Call, Client, To, encode, not_json, quoted, with_query},
+    failure::About,
+    folders,
+    wire::{self, SELECT, SELECT_ATTACHMENT, Stub, WireMessage},
+};
+use crate::{
+    AttachmentKind, Error, ErrorKind, FolderId, Message, MessageId, Query, Result,
+    net::{http::Answer, page::Page, retry::Attempt},
+};
+
+/// Ids a page.
+const IDS: usize = 500;
+
+/// Messages a window, to begin with. Large pages with bodies end in 504.
+const START: usize = 20;
+
+/// The most messages a window grows to.
+const MOST: usize = 100;
+
+/// What a page should come to: safely below the cap.
+const AIM: usize = 6 * 1024 * 1024;
+
+/// A single message that is fetched by id; four may be under way.
+const CAP_ONE: usize = 3 * 1024 * 1024;
+
+/// A message of a window that was too large comes with its content only if it is not larger than this.
+const SMALL: u64 = 1024 * 1024;
+
+/// Messages that were moved away while listings are open, so that they can count what is left of a second.
+#[derive(Debug, Default)]
+pub(super) struct Departures(Mutex<Vec<std::sync::Weak<Departed>>>);
+
+type Departed = Mutex<HashSet<MessageId>>;
+
+impl Departures {
+    pub(super) fn note(&self, id: &MessageId) {
+        let mut listeners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.retain(|listener| match listener.upgrade() {
+            Some(departed) => {
+                departed.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone());
+                true
+            }
+            None => false,
+        });
+    }
+
+    fn listen(&self) -> Arc<Departed> {
+        let departed = Arc::<Departed>::default();
+        let mut listeners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.retain(|listener| listener.strong_count() > 0);
+        listeners.push(Arc::downgrade(&departed));
+        departed
+    }
+}
+
+/// The messages of a folder, oldest received first.
+pub(super) fn list(inner: Arc<Inner>, folder: FolderId, query: Query) -> BoxStream<'static, Result<Message>> {
+    let listing = Listing { inner, folder, query: Arc::new(query), ready: VecDeque::new(), plan: None, refound: false };
+    stream::try_unfold(listing, |mut listing| async { Ok(listing.next().await?.map(|message| (message, listing))) })
+        .boxed()
+}
+
+struct Listing {
+    inner: Arc<Inner>,
+    folder: FolderId,
+    query: Arc<Query>,
+    ready: VecDeque<Message>,
+    plan: Option<Plan>,
+    refound: bool,
+}
+
+/// What is still to be given.
+#[derive(Debug)]
+struct Plan {
+    wanted: Vec<Wanted>,
+    /// The next one.
+    at: usize,
+    /// Messages a window may have.
+    top: usize,
+    departed: Arc<Departed>,
+    /// Of this second: how many more places Exchange counts than messages were listed. It counts items that are no
+    /// messages and never shows them.
+    drift: (i64, i64),
+    /// Metadata of a window that was too large, by id.
+    known: HashMap<MessageId, Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    message: Message,
+    small: bool,
+}
+
+/// A message that is to be given.
+#[derive(Clone, Debug)]
+struct Wanted {
+    id: MessageId,
+    /// Received, whole seconds.
+    second: i64,
+    /// Its place among all that were listed, and that of the first of the same second.
+    rank: u32,
+    second_rank: u32,
+}
+
+impl Listing {
+    async fn next(&mut self) -> Result<Option<Message>> {
+        loop {
+            if let Some(message) = self.ready.pop_front() {
+                return Ok(Some(message));
+            }
+            let Some(plan) = self.plan.take() else {
+                if self.folder.as_str().is_empty() {
+                    return Err(folders::no_id());
+                }
+                if self.query.limit == Some(0) {
+                    return Ok(None);
+                }
+                self.plan = Some(self.plan().await?);
+                continue;
+            };
+            if plan.at >= plan.wanted.len() {
+                self.plan = Some(plan);
+                return Ok(None);
+            }
+            // In a task of its own: a reader that stops polling must not keep a half-read answer, and with it one of
+            // the mailbox's four places.
+            let work =
+                Window { inner: Arc::clone(&self.inner), folder: self.folder.clone(), query: Arc::clone(&self.query) };
+            let (plan, messages) = own_task(async move { work.fetch(plan).await }).await?;
+            self.plan = Some(plan);
+            self.ready.extend(messages);
+        }
+    }
+
+    async fn plan(&mut self) -> Result<Plan> {
+        loop {
+            let (inner, folder, query) = (Arc::clone(&self.inner), self.folder.clone(), Arc::clone(&self.query));
+            let planned = own_task(async move {
+                let departed = inner.departures.listen();
+                let wanted = match &query.internet_message_id {
+                    Some(id) => search(&inner.client, &folder, &query, id).await?,
+                    None => scan(&inner.client, &folder, &query).await?,
+                };
+                Ok(Plan { wanted, at: 0, top: START, departed, drift: (OLDEST, 0), known: HashMap::new() })
+            })
+            .await;
+            match planned {
+                Err(error) if error.kind() == ErrorKind::NotFound && !self.refound => {
+                    self.refound = true;
+                    match self.inner.folders.refind(&self.inner.client, &self.folder).await? {
+                        Some(folder) => self.folder = folder.id,
+                        None => return Err(error),
+                    }
+                }
+                planned => return planned,
+            }
+        }
+    }
+}
+
+async fn own_task<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    AbortOnDropHandle::new(tokio::spawn(work))
+        .await
+        .map_err(|e| Error::new(ErrorKind::Other, "listing messages was broken off").with_source(e))?
+}
+
+fn folder_messages(folder: &FolderId) -> String {
+    format!("/mailFolders/{}/messages", encode(folder.as_str()))
+}
+
+/// The filter of a query, from this second on. What is ordered by comes first, or Exchange calls it inefficient
+/// (`InefficientFilter`).
+fn filter(query: &Query, from: Option<i64>) -> Option<String> {
+    let since = query.since.map(|since| since.as_second());
+    let from = from.max(since).or_else(|| query.unread_only.then_some(OLDEST));
+    let from = Timestamp::from_second(from?).unwrap_or(Timestamp::UNIX_EPOCH);
+    let unread = if query.unread_only { " and isRead eq false" } else { "" };
+    Some(format!("receivedDateTime ge {}{unread}", from.strftime("%Y-%m-%dT%H:%M:%SZ")))
+}
+
+/// 1900-01-01T00:00:00Z.
+const OLDEST: i64 = -2_208_988_800;
+
+/// The ids of a folder, oldest received first, that the caller does not skip.
+async fn scan(client: &Client, folder: &FolderId, query: &Query) -> Result<Vec<Wanted>> {
+    let path = folder_messages(folder);
+    let mut wanted: Vec<Wanted> = Vec::new();
+    let mut seen: HashSet<MessageId> = HashSet::new();
+    let (mut rank, mut second_rank, mut second) = (0_u32, 0_u32, None::<i64>);
+    let mut top = IDS;
+    let mut link = None::<To>;
+    let mut from = None::<i64>;
+    // The second that the current chain of pages began with.
+    let mut began = None::<i64>;
+    let mut nothing_new = 0;
+    loop {
+        let (stubs, next) = ids_page(client, &path, query, from, link.take(), &mut top).await?;
+        let mut new = 0;
+        for stub in &stubs {
+            let id = MessageId::new(stub.id.as_str());
+            // Without a time it stays where Graph put it.
+            let at = stub.received().map_or_else(|| second.unwrap_or(OLDEST), |t| t.as_second());
+            began.get_or_insert(at);
+            if !seen.insert(id.clone()) {
+                continue;
+            }
+            new += 1;
+            if second != Some(at) {
+                (second, second_rank) = (Some(at), rank);
+            }
+            if !query.skips(&id) {
+                wanted.push(Wanted { id, second: at, rank, second_rank });
+                if query.limit.is_some_and(|limit| wanted.len() >= limit) {
+                    return Ok(wanted);
+                }
+            }
+            rank += 1;
+        }
+        let Some(next) = next else { return Ok(wanted) };
+        nothing_new = if new == 0 { nothing_new + 1 } else { 0 };
+        if nothing_new > 1_000 {
+            return Err(Error::new(ErrorKind::Malformed, "Graph's list of messages does not end"));
+        }
+        // Once time has gone on, begin anew at the last second, and leave out what was seen of it. The next link goes by
+        // position, and positions shift when somebody moves messages. Within one second there is nothing else to go by.
+        if second > began {
+            (from, began) = (second, second);
+        } else {
+            link = Some(client.follow(&next)?);
+        }
+    }
+}
+
+/// One page of ids; a page that takes too long is asked for again with half as many.
+async fn ids_page(
+    client: &Client,
+    path: &str,
+    query: &Query,
+    from: Option<i64>,
+    link: Option<To>,
+    top: &mut usize,
+) -> Result<(Vec<Stub>, Option<String>)> {
+    let mut tries = client.tries();
+    loop {
+        let count = query.limit.filter(|_| query.skip.is_none()).map_or(*top, |limit| limit.min(*top)).to_string();
+        let filter = filter(query, from);
+        let make = || {
+            if let Some(link) = &link {
+                return Ok(Call::get(About::Folder, link.clone()));
+            }
+            let mut parameters = vec![("$select", "id,receivedDateTime"), ("$orderby", "receivedDateTime asc")];
+            parameters.push(("$top", &count));
+            if let Some(filter) = &filter {
+                parameters.push(("$filter", filter));
+            }
+            Ok(Call::get(About::Folder, To::Mailbox(with_query(path, &parameters))))
+        };
+        match client.attempt(make, tries.silence()).await {
+            Attempt::Done(answer) => match stubs(&answer) {
+                Ok(page) => {
+                    tries.progress();
+                    return Ok(page);
+                }
+                Err(error) if error.kind() == ErrorKind::Malformed => return Err(error),
+                Err(error) => tries.again(error).await?,
+            },
+            Attempt::Fail(error) => return Err(error),
+            Attempt::Pause(asked, error) => tries.pause(asked, error).await?,
+            Attempt::Again(error) => {
+                if error.kind() == ErrorKind::Timeout {
+                    *top = (*top / 2).max(10);
+                }
+                tries.again(error).await?;
+            }
+        }
+    }
+}
+
+fn stubs(answer: &Answer) -> Result<(Vec<Stub>, Option<String>)> {
+    let page = Page::read(&answer.body).map_err(|e| not_json(answer).with_source(e))?;
+    let stubs: Result<Vec<Stub>, _> = page.entries.iter().map(|raw| serde_json::from_str(raw.get())).collect();
+    // It could never be given, nor missed.
+    let stubs =
+        stubs.map_err(|e| Error::new(ErrorKind::Malformed, "Graph listed a message without an id").with_source(e))?;
+    Ok((stubs, page.next))
+}
+
+/// The messages with this `Message-ID`. Exchange keeps it with its angle brackets; should it not, it is found without.
+async fn search(client: &Client, folder: &FolderId, query: &Query, id: &str) -> Result<Vec<Wanted>> {
+    let bare = id.trim().trim_start_matches('<').trim_end_matches('>');
+    for form in [format!("<{bare}>"), bare.to_owned()] {
+        let filter = format!("internetMessageId eq {}", quoted(&form));
+        let parameters =
+            [("$select", "id,receivedDateTime,isRead,internetMessageId"), ("$top", "50"), ("$filter", &filter)];
+        let mut link = Some(To::Mailbox(with_query(&folder_messages(folder), &parameters)));
+        let mut found: Vec<(Timestamp, Stub)> = Vec::new();
+        while let Some(to) = link.take() {
+            let (page, next) = client.read(&Call::get(About::Folder, to), stubs).await?;
+            found.extend(page.into_iter().map(|stub| (stub.received().unwrap_or(Timestamp::UNIX_EPOCH), stub)));
+            if let Some(next) = next.filter(|_| found.len() < 10_000) {
+                link = Some(client.follow(&next)?);
+            }
+        }
+        found.retain(|(received, stub)| {
+            let same = stub.internet_message_id.0.as_deref().is_none_or(|id| id.trim_matches(['<', '>']) == bare);
+            let unread = !query.unread_only || stub.is_read.0 == Some(false);
+            let since = query.since.is_none_or(|since| received.as_second() >= since.as_second());
+            same && unread && since
+        });
+        found.sort_by_key(|(received, _)| *received);
+        if found.is_empty() {
+            continue;
+        }
+        // Ranks far apart: they have nothing to do with each other's windows.
+        let far_apart = |(rank, (received, stub)): (u32, (Timestamp, Stub))| {
+            let rank = rank.saturating_mul(10_000);
+            Wanted { id: MessageId::new(stub.id), second: received.as_second(), rank, second_rank: rank }
+        };
+        let mut wanted: Vec<Wanted> = (0..).zip(found).map(far_apart).filter(|w| !query.skips(&w.id)).collect();
+        wanted.truncate(query.limit.unwrap_or(usize::MAX));
+        return Ok(wanted);
+    }
+    Ok(Vec::new())
+}
+
+impl Plan {
+    /// The next messages to fetch together, and how many of the folder lie between the first and the last of them.
+    fn chunk(&self) -> (usize, usize) {
+        let first = &self.wanted[self.at];
+        let is_known = |wanted: &Wanted| self.known.contains_key(&wanted.id);
+        let together = |wanted: &&Wanted| {
+            let near = ((wanted.rank - first.rank) as usize) < self.top;
+            // What a metadata page told apart stays apart.
+            let alike =
+                is_known(wanted) == is_known(first) && self.known.get(&wanted.id).is_none_or(|known| known.small);
+            near && alike
+        };
+        let count = self.wanted[self.at..].iter().take_while(together).count().max(1);
+        let last = &self.wanted[self.at + count - 1];
+        (count, (last.rank - first.rank) as usize + 1)
+    }
+
+    /// Messages of the first one's second that come before it and are still there.
+    fn skip(&self) -> usize {
+        let first = &self.wanted[self.at];
+        let listed = (first.rank - first.second_rank) as usize;
+        if listed == 0 {
+            return 0;
+        }
+        let departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.wanted[..self.at].iter().rev().take_while(|w| w.second == first.second);
+        let left = listed.saturating_sub(before.filter(|w| departed.contains(&w.id)).count());
+        let drift = if self.drift.0 == first.second { self.drift.1 } else { 0 };
+        left.saturating_add_signed(isize::try_from(drift).unwrap_or(0))
+    }
+
+    /// Learns from a page where it began, and says how many of the next messages it settles: up to the last one that is
+    /// in it. A page may be shorter than it was asked for, and what comes after it is left for the next.
+    fn settle(&mut self, page: &[MessageId]) -> usize {
+        let places: HashMap<&MessageId, usize> = page.iter().zip(0..).collect();
+        let ahead = &self.wanted[self.at..];
+        let first = &ahead[0];
+        let near = ahead.iter().take(page.len() + MOST).enumerate();
+        let mut found = near.filter_map(|(at, w)| Some((at, *places.get(&w.id)?)));
+        let head = found.next();
+        let settled = found.last().or(head).map_or(0, |(at, _)| at + 1);
+        if first.rank > first.second_rank {
+            let (late, early) = head.unwrap_or((0, page.len()));
+            let known = if self.drift.0 == first.second { self.drift.1 } else { 0 };
+            let drift = known + i64::try_from(early).unwrap_or(0) - i64::try_from(late).unwrap_or(0);
+            self.drift = (first.second, drift);
+        }
+        settled
+    }
+}
+
+/// Fetches the content of what comes next.
+struct Window {
+    inner: Arc<Inner>,
+    folder: FolderId,
+    query: Arc<Query>,
+}
+
+/// How much of attachments to ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Depth {
+    Content,
+    Metadata,
+}
+
+impl Depth {
+    fn expand(self) -> String {
+        match self {
+            Self::Content => "attachments".to_owned(),
+            Self::Metadata => format!("attachments($select={SELECT_ATTACHMENT})"),
+        }
+    }
+}
+
+impl Window {
+    fn depth(&self) -> Depth {
+        if self.query.inline_up_to == 0 { Depth::Metadata } else { Depth::Content }
+    }
+
+    fn select(&self) -> String {
+        if self.query.text { format!("{SELECT},body") } else { SELECT.to_owned() }
+    }
+
+    async fn fetch(&self, mut plan: Plan) -> Result<(Plan, Vec<Message>)> {
+        let client = &self.inner.client;
+        let mut tries = client.tries();
+        loop {
+            if let Some(large) = plan.known.remove(&plan.wanted[plan.at].id) {
+                if !large.small {
+                    plan.at += 1;
+                    let mut messages = vec![large.message];
+                    self.finish(&mut messages).await?;
+                    return Ok((plan, messages));
+                }
+                plan.known.insert(large.message.id.clone(), large);
+            }
+            let (count, span) = plan.chunk();
+            if count == 1 || count * 2 < span {
+                let messages = self.by_id(&plan.wanted[plan.at..plan.at + count]).await?;
+                return self.given(plan, count, messages).await;
+            }
+            match self.page(&plan, span, self.depth(), &tries).await {
+                Attempt::Done(answer) => {
+                    let (mut found, listed) = match self.read(&answer) {
+                        Ok(found) => found,
+                        Err(error) => {
+                            tries.again(error).await?;
+                            continue;
+                        }
+                    };
+                    tries.progress();
+                    let each = answer.body.len() / listed.len().max(1);
+                    drop(answer);
+                    if plan.known.is_empty() {
+                        plan.top = (AIM / each.max(1)).clamp(1, (plan.top * 2).min(MOST));
+                    }
+                    let settled = match plan.settle(&listed) {
+                        // None of them: they are gone, or places have shifted. By id there is no doubt.
+                        0 => count,
+                        settled => settled,
+                    };
+                    let wanted = &plan.wanted[plan.at..plan.at + settled];
+                    let missing: Vec<Wanted> = wanted.iter().filter(|w| !found.contains_key(&w.id)).cloned().collect();
+                    for message in self.by_id(&missing).await? {
+                        found.insert(message.id.clone(), message);
+                    }
+                    let messages = wanted.iter().filter_map(|w| found.remove(&w.id)).collect();
+                    return self.given(plan, settled, messages).await;
+                }
+                Attempt::Fail(error) if error.kind() == ErrorKind::TooLarge => {
+                    self.divide(&mut plan, count, span).await?;
+                }
+                Attempt::Fail(error) => return Err(error),
+                Attempt::Pause(asked, error) => tries.pause(asked, error).await?,
+                Attempt::Again(error) => {
+                    if error.kind() == ErrorKind::Timeout {
+                        plan.top = (span / 2).max(1);
+                    }
+                    tries.again(error).await?;
+                }
+            }
+        }
+    }
+
+    async fn given(&self, mut plan: Plan, count: usize, mut messages: Vec<Message>) -> Result<(Plan, Vec<Message>)> {
+        for wanted in &plan.wanted[plan.at..plan.at + count] {
+            plan.known.remove(&wanted.id);
+        }
+        self.finish(&mut messages).await?;
+        plan.at += count;
+        Ok((plan, messages))
+    }
+
+    async fn page(
+        &self,
+        plan: &Plan,
+        span: usize,
+        depth: Depth,
+        tries: &crate::net::retry::Tries<'_>,
+    ) -> Attempt<Answer> {
+        let make = || Ok(self.page_call(plan, span, &self.select(), Some(&depth.expand())));
+        self.inner.client.attempt(make, tries.silence()).await
+    }
+
+    fn page_call(&self, plan: &Plan, span: usize, select: &str, expand: Option<&str>) -> Call {
+        let filter = filter(&self.query, Some(plan.wanted[plan.at].second)).unwrap_or_default();
+        let (top, skip) = (span.to_string(), plan.skip().to_string());
+        let mut parameters = vec![
+            ("$select", select),
+            ("$filter", filter.as_str()),
+            ("$orderby", "receivedDateTime asc"),
+            ("$top", top.as_str()),
+        ];
+        if skip != "0" {
+            parameters.push(("$skip", &skip));
+        }
+        if let Some(expand) = expand {
+            parameters.push(("$expand", expand));
+        }
+        Call::get(About::Folder, To::Mailbox(with_query(&folder_messages(&self.folder), &parameters))).cap(CAP)
+    }
+
+    /// The messages of a page by id, and their order.
+    fn read(&self, answer: &Answer) -> Result<(HashMap<MessageId, Message>, Vec<MessageId>)> {
+        let page = Page::read(&answer.body).map_err(|e| not_json(answer).with_source(e))?;
+        let messages: Vec<Message> = page.entries.iter().filter_map(|raw| self.message(raw)).collect();
+        let order = messages.iter().map(|m| m.id.clone()).collect();
+        Ok((messages.into_iter().map(|m| (m.id.clone(), m)).collect(), order))
+    }
+
+    fn message(&self, raw: &RawValue) -> Option<Message> {
+        self.message_in(raw.get().as_bytes(), &self.folder).map(|(message, _)| message)
+    }
+
+    fn message_in(&self, json: &[u8], folder: &FolderId) -> Option<(Message, Option<FolderId>)> {
+        let mailbox = &self.inner.info.name;
+        match serde_json::from_slice::<WireMessage<'_>>(json) {
+            Ok(wire) => {
+                let parent = wire.parent().map(FolderId::new);
+                Some((wire.into_message(folder, &self.query, mailbox), parent))
+            }
+            Err(_) => {
+                let stub: Stub = serde_json::from_slice(json).ok()?;
+                let received = stub.received().unwrap_or(Timestamp::UNIX_EPOCH);
+                let parent = stub.parent.0.map(FolderId::new);
+                Some((wire::unreadable(stub.id, folder, received), parent))
+            }
+        }
+    }
+
+    /// A window is larger than the cap: asks for it as metadata, to tell the large messages from the others.
+    async fn divide(&self, plan: &mut Plan, count: usize, span: usize) -> Result<()> {
+        let client = &self.inner.client;
+        let wanted = &plan.wanted[plan.at..plan.at + count];
+        if wanted.iter().all(|w| plan.known.contains_key(&w.id)) {
+            // The sizes that Graph told were wrong. They are given without content.
+            for wanted in wanted {
+                plan.known.entry(wanted.id.clone()).and_modify(|known| known.small = false);
+            }
+            return Ok(());
+        }
+        plan.top = (span / 2).max(4).min(plan.top);
+        let call = self.page_call(plan, span, &self.select(), Some(&Depth::Metadata.expand()));
+        let read = |answer: &Answer| self.read(answer);
+        match client.read(&call, read).await {
+            Ok((mut found, _)) => {
+                for wanted in wanted {
+                    if let Some(message) = found.remove(&wanted.id) {
+                        let small = is_small(&message, self.query.inline_up_to);
+                        plan.known.insert(wanted.id.clone(), Known { message, small });
+                    }
+                }
+                Ok(())
+            }
+            // Texts alone can be too much; the next attempt asks for fewer.
+            Err(error) if error.kind() == ErrorKind::TooLarge => {
+                plan.top = (span / 2).max(1);
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Messages one by one; those that are gone, or are elsewhere by now, are left out.
+    async fn by_id(&self, wanted: &[Wanted]) -> Result<Vec<Message>> {
+        let ids: Vec<_> = wanted.iter().map(|w| w.id.clone()).collect();
+        let found: Vec<_> =
+            stream::iter(ids).map(|id| async move { self.one(&id).await }).buffered(4).try_collect().await?;
+        let here = |(message, parent): (Message, Option<FolderId>)| {
+            parent.is_none_or(|parent| parent == self.folder).then_some(message)
+        };
+        Ok(found.into_iter().flatten().filter_map(here).collect())
+    }
+
+    /// One message, and the folder it is in. `None` when there is none.
+    async fn one(&self, id: &MessageId) -> Result<Option<(Message, Option<FolderId>)>> {
+        let path = format!("/messages/{}", encode(id.as_str()));
+        let read = |answer: &Answer| self.message_in(&answer.body, &self.folder).ok_or_else(|| not_json(answer));
+        let depths: &[(Depth, usize)] = match self.depth() {
+            Depth::Content => &[(Depth::Content, CAP_ONE), (Depth::Metadata, CAP)],
+            Depth::Metadata => &[(Depth::Metadata, CAP)],
+        };
+        for (depth, cap) in depths {
+            let path = with_query(&path, &[("$select", &self.select()), ("$expand", &depth.expand())]);
+            match self.inner.client.read(&Call::get(About::Message, To::Mailbox(path)).cap(*cap), read).await {
+                Ok((mut message, parent)) => {
+                    if let Some(parent) = &parent {
+                        message.folder = parent.clone();
+                    }
+                    return Ok(Some((message, parent)));
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+                Err(error) if error.kind() == ErrorKind::TooLarge => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // Even its properties are beyond the cap. The raw message can still be downloaded.
+        let stub: Stub = {
+            let path = with_query(&path, &[("$select", "id,receivedDateTime,parentFolderId")]);
+            self.inner.client.json(&Call::get(About::Message, To::Mailbox(path))).await?
+        };
+        let received = stub.received().unwrap_or(Timestamp::UNIX_EPOCH);
+        let parent = stub.parent.0.map(FolderId::new);
+        let message = wire::unreadable(stub.id, parent.as_ref().unwrap_or(&self.folder), received);
+        Ok(Some((message, parent)))
+    }
+
+    /// What Graph does not tell in the page: what an attached item is, and the plain text of an HTML message.
+    async fn finish(&self, messages: &mut [Message]) -> Result<()> {
+        self.look_closer(messages).await?;
+        if self.query.text {
+            self.add_text(messages).await?;
+        }
+        Ok(())
+    }
+
+    async fn look_closer(&self, messages: &mut [Message]) -> Result<()> {
+        let mut places = Vec::new();
+        let mut parts = Vec::new();
+        for (m, message) in messages.iter().enumerate() {
+            for (a, attachment) in message.attachments.iter().enumerate() {
+                if attachment.kind == AttachmentKind::Item {
+                    let path = format!(
+                        "/messages/{}/attachments/{}",
+                        encode(message.id.as_str()),
+                        encode(attachment.id.as_str())
+                    );
+                    let query = [("$expand", "microsoft.graph.itemattachment/item")];
+                    places.push((m, a));
+                    parts.push(Part::get(About::Attachment, with_query(&path, &query)));
+                }
+            }
+        }
+        if parts.is_empty() {
+            return Ok(());
+        }
+        match batch::all(&self.inner.client, parts).await {
+            Ok(answers) => {
+                for ((m, a), answer) in places.into_iter().zip(answers) {
+                    match answer {
+                        Ok(body) => wire::look_closer(&mut messages[m].attachments[a], &body),
+                        Err(error) if error.kind().is_account_wide() => return Err(error),
+                        // It stays a message, which nearly all items are.
+                        Err(_) => {}
+                    }
+                }
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::TooLarge => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Graph gives one form of a text. The page brought the one the message is kept in; where that is HTML, plain text is
+    /// asked for beside it.
+    async fn add_text(&self, messages: &mut [Message]) -> Result<()> {
+        let html = messages.iter_mut().filter(|message| message.html.is_some() && message.text.is_none());
+        let calls = html.map(|message| async move {
+            let path = with_query(&format!("/messages/{}", encode(message.id.as_str())), &[("$select", "body")]);
+            let call = Call::get(About::Message, To::Mailbox(path)).prefer(r#"outlook.body-content-type="text""#);
+            match self.inner.client.call(&call).await {
+                Ok(answer) => {
+                    wire::read_text(&String::from_utf8_lossy(&answer.body), message);
+                    Ok(())
+                }
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::TooLarge) => Ok(()),
+                Err(error) => Err(error),
+            }
+        });
+        stream::iter(calls.collect::<Vec<_>>()).buffer_unordered(4).try_collect().await
+    }
+}
+
+/// Whether a message should come with its content although its neighbours are too large for that.
+fn is_small(message: &Message, inline_up_to: u64) -> bool {
+    let files = || message.attachments.iter().filter(|a| a.kind == AttachmentKind::File);
+    let total: u64 = files().map(|a| a.size_hint.unwrap_or(SMALL)).sum();
+    // Graph's sizes include some overhead.
+    total <= SMALL && files().any(|a| a.size_hint.is_none_or(|size| size / 4 * 3 <= inline_up_to))
+}
+
+/// One message, wherever it is.
+pub(super) async fn fetch(inner: Arc<Inner>, id: &MessageId) -> Result<Message> {
+    let gone = || Error::new(ErrorKind::NotFound, "there is no such message in the mailbox (any more)");
+    if id.as_str().is_empty() {
+        return Err(gone());
+    }
+    let window = Window { inner, folder: FolderId::new(""), query: Arc::new(Query::default()) };
+    let (message, _) = window.one(id).await?.ok_or_else(gone)?;
+    let mut messages = [message];
+    window.finish(&mut messages).await?;
+    let [message] = messages;
+    Ok(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(ranks: &[(u32, i64, u32)]) -> Plan {
+        let wanted = ranks.iter().map(|(rank, second, second_rank)| Wanted {
+            id: MessageId::new(format!("m{rank}")),
+            second: *second,
+            rank: *rank,
+            second_rank: *second_rank,
+        });
+        Plan {
+            wanted: wanted.collect(),
+            at: 0,
+            top: START,
+            departed: Arc::default(),
+            drift: (0, 0),
+            known: HashMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_window_holds_what_lies_close_together() {
+        let dense: Vec<_> = (0..50).map(|n| (n, i64::from(n), n)).collect();
+        assert_eq!(plan(&dense).chunk(), (20, 20));
+        let sparse: Vec<_> = (0..50).map(|n| (n * 7, i64::from(n), n * 7)).collect();
+        assert_eq!(plan(&sparse).chunk(), (3, 15));
+        assert_eq!(plan(&[(5, 1, 3)]).chunk(), (1, 1));
+    }
+
+    #[test]
+    fn a_window_skips_those_of_its_second_that_are_still_there() {
+        let mut plan = plan(&(0..40).map(|n| (n, 7, 0)).collect::<Vec<_>>());
+        assert_eq!(plan.skip(), 0);
+        plan.at = 20;
+        assert_eq!(plan.skip(), 20);
+        for gone in ["m3", "m19", "m30"] {
+            plan.departed.lock().unwrap().insert(MessageId::new(gone));
+        }
+        assert_eq!(plan.skip(), 18);
+    }
+
+    #[test]
+    fn a_page_tells_how_far_places_are_off() {
+        let ids = |ranks: std::ops::Range<u32>| ranks.map(|n| MessageId::new(format!("m{n}"))).collect::<Vec<_>>();
+        let mut plan = plan(&(0..60).map(|n| (n, 7, 0)).collect::<Vec<_>>());
+        // A page that is short.
+        assert_eq!(plan.settle(&ids(0..17)), 17);
+        plan.at = 17;
+        // Three items that are no messages stood before it: three messages come again.
+        assert_eq!((plan.skip(), plan.settle(&ids(14..31))), (17, 14));
+        plan.at = 31;
+        assert_eq!(plan.skip(), 34);
+        // Too far now: two were passed over, and are among those that it settles.
+        assert_eq!(plan.settle(&ids(33..50)), 19);
+        plan.at = 50;
+        assert_eq!(plan.skip(), 51);
+        assert_eq!(plan.settle(&[]), 0);
+    }
+
+    #[test]
+    fn what_is_known_to_be_large_is_on_its_own() {
+        let mut plan = plan(&(0..10).map(|n| (n, i64::from(n), n)).collect::<Vec<_>>());
+        for n in 0..10 {
+            let id = MessageId::new(format!("m{n}"));
+            let message = Message::new(id.clone(), FolderId::new("f"), Timestamp::UNIX_EPOCH);
+            plan.known.insert(id, Known { message, small: n != 4 });
+        }
+        assert_eq!(plan.chunk(), (4, 4));
+        plan.at = 4;
+        assert_eq!(plan.chunk().0, 1);
+        plan.at = 5;
+        assert_eq!(plan.chunk(), (5, 5));
+    }
+
+    #[test]
+    fn filters_are_of_the_form_that_exchange_finds_efficient() {
+        let query = Query::default();
+        assert_eq!(filter(&query, None), None);
+        let from = "2026-01-31T10:00:00.7Z".parse::<Timestamp>().unwrap();
+        assert_eq!(filter(&query, Some(from.as_second())).unwrap(), "receivedDateTime ge 2026-01-31T10:00:00Z");
+        let unread = Query::default().with_unread_only(true);
+        assert_eq!(filter(&unread, None).unwrap(), "receivedDateTime ge 1900-01-01T00:00:00Z and isRead eq false");
+        let since = unread.with_since(from);
+        assert_eq!(filter(&since, None).unwrap(), "receivedDateTime ge 2026-01-31T10:00:00Z and isRead eq false");
+    }
+}
