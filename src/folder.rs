@@ -252,12 +252,13 @@ pub(crate) fn pick_name<'a>(names: impl Iterator<Item = &'a str> + Clone, wanted
     }
 }
 
-/// Finds the folder a spec means among all folders of the mailbox.
+/// Finds the folder a spec means among all folders of the mailbox. A provider does this in
+/// [`resolve_folder`](crate::MailAccount::resolve_folder), so that specs mean the same everywhere.
 ///
 /// # Errors
 ///
 /// [`ErrorKind::NotFound`], listing existing folders, nearest first; [`ErrorKind::InvalidConfig`] when ambiguous.
-pub(crate) fn resolve<'a>(folders: &'a [Folder], spec: &FolderSpec) -> Result<&'a Folder> {
+pub fn resolve<'a>(folders: &'a [Folder], spec: &FolderSpec) -> Result<&'a Folder> {
     let found = match spec {
         FolderSpec::Id(id) => folders.iter().find(|f| f.id == *id),
         FolderSpec::Role(role) => folders.iter().find(|f| f.role == Some(*role)),
