@@ -280,3 +280,30 @@ async fn an_unreadable_message_is_given_with_its_bytes() {
     let message = list(&open(&mailbox), "Inbox").await.unwrap().remove(0);
     assert_eq!(message.defects(), [crate::Defect::Unreadable]);
 }
+
+#[tokio::test]
+async fn a_generated_message_is_what_its_raw_form_says() {
+    let mailbox = MemoryMailbox::new("facturen@contoso.nl");
+    mailbox.generate("Made", 3, Generated::new(9).with_attachments(2, 5_000)).unwrap();
+    for stored in mailbox.contents("Made").unwrap() {
+        mailbox.deliver("Read", stored.raw, stored.received).unwrap();
+    }
+    let account = open(&mailbox);
+    let query = || Query::default().with_text(true).with_headers(["Subject", "Message-ID"]);
+    let mut folders = Vec::new();
+    for name in ["Made", "Read"] {
+        let id = folder(&account, name).await;
+        folders.push(account.fetch_messages(&id, query()).try_collect::<Vec<_>>().await.unwrap());
+    }
+    for (made, read) in folders[0].iter().zip(&folders[1]) {
+        let envelope = |m: &Message| {
+            (m.internet_message_id.clone(), m.subject.clone(), m.from.clone(), m.to.clone(), m.sent, m.received)
+        };
+        assert_eq!(envelope(made), envelope(read));
+        assert_eq!(made.text.as_deref().map(str::trim), read.text.as_deref().map(str::trim));
+        assert_eq!(made.headers, read.headers);
+        let files = |m: &Message| m.attachments.iter().map(|a| (a.name.clone(), a.content.clone())).collect::<Vec<_>>();
+        assert_eq!(files(made), files(read));
+    }
+    assert_eq!(folders[0].len(), 3);
+}
