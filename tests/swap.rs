@@ -227,7 +227,7 @@ async fn imported(mailbox: &MemoryMailbox) -> Arc<dyn Ledger> {
     let ledger: Arc<dyn Ledger> = Arc::new(MemoryLedger::new());
     let account: Arc<dyn MailAccount> = Arc::new(old(mailbox));
     let importer = Importer::new(job(), [account], Arc::clone(&ledger)).with_limit(4);
-    let report = importer.run(handler_fn(|_: Delivery| async { Ok(Outcome::Imported) })).await;
+    let report = importer.run(handler_fn(|_: Delivery| async { Ok(Outcome::Imported) })).await.unwrap();
     assert_eq!(report.accounts[0].counts.imported, 4);
     ledger
 }
