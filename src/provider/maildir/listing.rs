@@ -26,15 +26,13 @@ use crate::{
     mime::{self, Source},
 };
 
-/// A message of a listing: what it takes to find it when it is its turn.
+/// A message of a listing: what it takes to find it when it is its turn. Small, because there is one for each message
+/// of a folder.
 #[derive(Debug)]
-struct Listed {
-    /// Seconds, then microseconds where the name tells them.
-    received: (i64, u32),
+pub(super) struct Listed {
     file: MailFile,
-    /// See [`Handle`].
-    written: Option<i64>,
-    number: Option<u64>,
+    /// Where the file's name is not enough.
+    handle: Option<Box<Handle>>,
 }
 
 /// A message file that was just opened, so that what is wrong with it is known.
@@ -74,11 +72,12 @@ impl Disk {
             if query.since.is_some_and(|since| received < since.as_second()) {
                 continue;
             }
-            let Handle { written, number, .. } = Self::handle(place, &file, metadata.as_ref(), shared);
-            listed.push(Listed { received: (received, name::microseconds(file.key())), file, written, number });
+            let handle = Self::handle(place, &file, metadata.as_ref(), shared);
+            let handle = (handle.written.is_some() || handle.number.is_some()).then(|| Box::new(handle));
+            listed.push((received, name::microseconds(file.key()), Listed { file, handle }));
         }
-        listed.sort_unstable_by(|a, b| (a.received, a.file.name()).cmp(&(b.received, b.file.name())));
-        Ok(listed)
+        listed.sort_unstable_by(|a, b| (a.0, a.1, a.2.file.name()).cmp(&(b.0, b.1, b.2.file.name())));
+        Ok(listed.into_iter().map(|(_, _, listed)| listed).collect())
     }
 
     /// Opens a message's file, wherever it is now; `known` is where it was.
@@ -223,8 +222,8 @@ pub(super) fn fetch(
                 return None;
             }
             loop {
-                let Listed { file, written, number, .. } = set.next()?;
-                let handle = Handle { place: place.clone(), key: file.key().into(), written, number };
+                let Listed { file, handle } = set.next()?;
+                let handle = handle.map_or_else(|| Disk::handle(&place, &file, None, false), |handle| *handle);
                 if query.skips(&handle.id()) {
                     continue;
                 }

@@ -710,3 +710,10 @@ async fn permissions() {
         assert!(matches!(b.move_one(&message.id).await.unwrap(), MoveOutcome::Moved(_)));
     }
 }
+
+#[test]
+fn a_listing_is_small() {
+    // One name, shared by listing and index, and little beside it: a folder may hold 100,000 messages.
+    assert!(size_of::<index::MailFile>() <= 24);
+    assert!(size_of::<listing::Listed>() <= 32);
+}

@@ -18,4 +18,4 @@ pub(crate) mod status;
 pub(crate) mod structure;
 pub(crate) mod token;
 pub(crate) mod uidset;
-pub(crate) mod utf7;
+pub(crate) use crate::folder::utf7;
