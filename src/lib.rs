@@ -50,7 +50,7 @@
 //! | job | accounts, folders and policy | [`ImportJob`] |
 //! | delivery | one hand-over of one message to your code | [`Delivery`], [`Handler`], [`Outcome`] |
 //! | ledger | the durable memory of what each job did with each message | [`Ledger`], [`SqlStore`] |
-//! | report | what a run did: counts that must close, reasons for what failed | [`JobReport`](import::JobReport), [`Reason`] |
+//! | report | what a run did: counts that must close, reasons for what failed | [`JobReport`], [`Reason`] |
 //! | error | named for what you can do about it | [`Error`], [`ErrorKind`] |
 //!
 //! Data flows one way: config, account, importer, handler, move. [`MailApp`] puts the parts together from a file; each

@@ -116,7 +116,7 @@ impl Registration {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidConfig`] naming the key.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) naming the key.
     pub fn authority(&self, places: &Places) -> Result<Authority> {
         let Some(tenant) = &self.tenant else {
             return Err(places.invalid("tenant", "is missing; write the tenant's id or its domain"));
@@ -136,7 +136,7 @@ impl Registration {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidConfig`] when it is no URL, or plain http to another machine.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) when it is no URL, or plain http to another machine.
     pub fn redirect_uri(&self, places: &Places) -> Result<Option<Url>> {
         let told = |e: Error| places.invalid("redirect_uri", e.chain());
         self.redirect_uri.as_deref().map(|url| override_url(url).map_err(told)).transpose()
@@ -148,7 +148,7 @@ impl Registration {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidConfig`] naming the key and the remedy.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) naming the key and the remedy.
     pub fn check(&self, places: &Places, auth: Auth, elsewhere: bool) -> Result<()> {
         let Some(client_id) = self.client_id.as_deref().map(str::trim).filter(|id| !id.is_empty()) else {
             return Err(
@@ -211,7 +211,7 @@ impl Registration {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidConfig`] naming the key and the remedy.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) naming the key and the remedy.
     pub fn read_client_secrets(&self, places: &Places) -> Result<Vec<Secret>> {
         let keys = [("client_secret", &self.client_secret), ("client_secret_next", &self.client_secret_next)];
         keys.into_iter()
