@@ -244,14 +244,16 @@ struct Output {
     document: Option<Mutex<Document>>,
 }
 
+/// Begun with the first thing there is to say, because until then an error may take its place.
 struct Document {
+    job: String,
     to: BufWriter<Stdout>,
     messages: u64,
 }
 
 impl Output {
     fn new(json: bool, job: String, saved: Saved) -> Self {
-        let document = json.then(|| Mutex::new(Document::begin(&job)));
+        let document = json.then(|| Mutex::new(Document::new(job.clone())));
         let bar = if io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
         let style = ProgressStyle::with_template("{spinner} {elapsed_precise}  {pos} messages  {wide_msg}");
         bar.set_style(style.expect("a constant"));
@@ -287,19 +289,27 @@ impl Output {
 
 /// Nobody is left to tell when stdout is closed: the import itself goes on.
 impl Document {
-    fn begin(job: &str) -> Self {
-        let mut to = BufWriter::new(io::stdout());
-        let _ = write!(to, "{{\"job\":{},\"messages\":[", Value::from(job));
-        Self { to, messages: 0 }
+    fn new(job: String) -> Self {
+        Self { job, to: BufWriter::new(io::stdout()), messages: 0 }
     }
 
     fn message(&mut self, message: &Value) {
+        if self.messages == 0 {
+            self.begin();
+        }
         let separator = if self.messages == 0 { "\n" } else { ",\n" };
         let _ = write!(self.to, "{separator}{message}");
         self.messages += 1;
     }
 
+    fn begin(&mut self) {
+        let _ = write!(self.to, "{{\"job\":{},\"messages\":[", Value::from(self.job.as_str()));
+    }
+
     fn end(&mut self, report: &JobReport) {
+        if self.messages == 0 {
+            self.begin();
+        }
         let accounts: Value = report.accounts.iter().map(account_json).collect();
         let _ = writeln!(self.to, "\n],\"accounts\":{accounts}}}");
         let _ = self.to.flush();

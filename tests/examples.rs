@@ -448,7 +448,6 @@ fn what_is_wrong_with_an_account_is_its_error() {
 }
 
 #[test]
-#[ignore = "the provider imap cannot be opened yet"]
 fn a_missing_secret_is_an_error_of_its_account() {
     let maildir = "provider = \"maildir\"\npath = \"mailbox\"";
     let imap = "provider = \"imap\"\nhost = \"127.0.0.1\"\nport = 1\ntls = \"none\"\nusername = \"a@contoso.nl\"\n";
@@ -497,6 +496,25 @@ fn a_ledger_of_another_mailbox_stops_until_it_is_explained() {
     fs::write(place.path("mail.toml"), moved + "ledger = \"new\"\n").unwrap();
     let ended = run(&mut place.import());
     assert_eq!((ended.code, &ended.json()["accounts"][0]["imported"]), (0, &json!(2)));
+}
+
+/// The database opens, but is not what it was.
+#[test]
+fn a_ledger_that_cannot_be_read_is_the_only_thing_told() {
+    use sqlx::Connection as _;
+
+    let place = Place::new(JOB, 1);
+    assert_eq!(run(&mut place.import()).code, 0);
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let file = format!("sqlite:{}", place.path("mail-account.db").display());
+        let mut database = sqlx::SqliteConnection::connect(&file).await.unwrap();
+        for table in ["mail_account_messages", "mail_account_scopes"] {
+            sqlx::query(sqlx::AssertSqlSafe(format!("DROP TABLE {table}"))).execute(&mut database).await.unwrap();
+        }
+        database.close().await.unwrap();
+    });
+    let (kind, message) = run(&mut place.import()).fatal();
+    assert!(kind == "storage" && message.contains("mail-account.db"), "{kind}: {message}");
 }
 
 #[test]
