@@ -130,22 +130,28 @@ impl Dovecot {
 
     /// Puts a message into a folder, received at this moment.
     pub(crate) fn deliver(&self, user: &str, folder: &str, message: &[u8], received: SystemTime) {
+        self.deliver_with(user, folder, received, |file| file.write_all(message));
+    }
+
+    /// The same, written in pieces; returns its size.
+    pub(crate) fn deliver_with(
+        &self,
+        user: &str,
+        folder: &str,
+        received: SystemTime,
+        write: impl FnOnce(&mut fs::File) -> std::io::Result<()>,
+    ) -> u64 {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let dir = self.root.join("users").join(user).join("Maildir").join(folder);
-        let name = format!(
-            "{}.M{}.test",
-            received.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs()),
-            NEXT.fetch_add(1, Relaxed)
-        );
+        let seconds = received.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+        let name = format!("{seconds}.M{}.test", NEXT.fetch_add(1, Relaxed));
         let tmp = dir.join("tmp").join(&name);
-        fs::write(&tmp, message).expect("a message");
-        fs::File::options()
-            .write(true)
-            .open(&tmp)
-            .and_then(|file| file.set_modified(received))
-            .expect("the received time");
+        let mut file = fs::File::create(&tmp).expect("a message");
+        write(&mut file).expect("a message");
+        file.set_modified(received).expect("the received time");
         give_away_one(&tmp);
         fs::rename(&tmp, dir.join("new").join(&name)).expect("a message");
+        file.metadata().expect("a message").len()
     }
 }
 

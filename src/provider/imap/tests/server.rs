@@ -208,7 +208,7 @@ impl Server {
         let here: Vec<(u64, Vec<u8>)> =
             state.mail.iter().filter(|((f, _), _)| f == selected).map(|((_, uid), m)| (*uid, m.clone())).collect();
         if upper.starts_with("UID SEARCH") {
-            let set = upper.strip_prefix("UID SEARCH UID ").map(|set| uids(set));
+            let set = upper.strip_prefix("UID SEARCH UID ").map(uids);
             let ids: Vec<&str> = command.split('"').skip(1).step_by(2).collect();
             let fits = |(uid, message): &&(u64, Vec<u8>)| {
                 let text = String::from_utf8_lossy(message);

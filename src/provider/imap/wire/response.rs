@@ -278,4 +278,62 @@ mod tests {
             assert!(matches!(of(text), Untagged::Other), "{text:?}");
         }
     }
+
+    /// What a server might send if it were made of pieces of IMAP in any order.
+    fn pieces() -> impl proptest::strategy::Strategy<Value = Vec<u8>> {
+        use proptest::prelude::*;
+        let known = [
+            "* ",
+            "1 FETCH (",
+            "UID 5 ",
+            "BODYSTRUCTURE ",
+            "BODY[1.MIME]<0> ",
+            "FLAGS (\\Seen) ",
+            "(",
+            ")",
+            "\"",
+            "\\",
+            "{3}\r\nabc",
+            "{0}\r\n",
+            "{9}\r\nab",
+            "~{2}\r\nxy",
+            "NIL ",
+            "\"text\" \"plain\" ",
+            "\r\n",
+            "\n",
+            " ",
+            "LIST () \"/\" ",
+            "SEARCH 1 2",
+            "OK [",
+            "COPYUID 1 1:3 4:6",
+            "] ",
+            "A1 NO ",
+            "NAMESPACE ",
+            "STATUS x (MESSAGES 1)",
+            "&APw-",
+            "INTERNALDATE \"1-Jan-2026 00:00:00 +0000\" ",
+        ];
+        let known = proptest::sample::select(known.map(|piece| piece.as_bytes().to_vec()).to_vec());
+        let raw = proptest::collection::vec(any::<u8>(), 0..6);
+        proptest::collection::vec(prop_oneof![9 => known, 1 => raw], 0..60).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn no_bytes_break_the_reader_or_the_parser(bytes in pieces()) {
+            use super::super::reader::{Deadline, Frame, Reader};
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            runtime.block_on(async {
+                let soon = tokio::time::Instant::now() + std::time::Duration::from_secs(5);
+                let mut reader = Reader::new(&bytes[..], Deadline::At(soon));
+                while let Ok(frame) = reader.next(|head, _| head.len() % 3 == 0).await {
+                    if let Frame::Response(response) = frame {
+                        parse(&response);
+                    }
+                }
+            });
+        }
+    }
 }
