@@ -231,6 +231,15 @@ pub(crate) fn is_inbox(name: &str) -> bool {
     name.eq_ignore_ascii_case("inbox")
 }
 
+/// Whether two paths name one folder. The inbox's name has no case of its own: a server may list `inbox`, and
+/// `INBOX/Processed` below it.
+fn is_same_path(a: &[String], b: &[String]) -> bool {
+    match (a, b) {
+        ([a, below_a @ ..], [b, below_b @ ..]) => (a == b || is_inbox(a) && is_inbox(b)) && below_a == below_b,
+        _ => a == b,
+    }
+}
+
 /// The position of the one entry called `wanted`: exact case first, then ignoring case if that is unambiguous.
 ///
 /// # Errors
@@ -269,7 +278,7 @@ pub fn resolve<'a>(folders: &'a [Folder], spec: &FolderSpec) -> Result<&'a Folde
                 let inbox = folders.iter().find(|f| f.role == Some(Role::Inbox) && f.segments.len() == 1);
                 let here: Vec<&Folder> = folders
                     .iter()
-                    .filter(|f| f.segments.len() == depth + 1 && f.segments[..depth] == level[..])
+                    .filter(|f| f.segments.len() == depth + 1 && is_same_path(&f.segments[..depth], &level))
                     .collect();
                 found = match (depth, inbox) {
                     (0, Some(inbox)) if is_inbox(wanted) => Some(inbox),
@@ -357,6 +366,13 @@ mod tests {
         }
         assert_eq!(path_of("Inbox/verwerkt").unwrap(), "Postvak IN/Verwerkt");
         assert_eq!(path_of(r"Inbox/Verwerkt\/oud").unwrap(), r"Postvak IN/verwerkt\/oud");
+    }
+
+    #[test]
+    fn the_inbox_has_no_case_of_its_own() {
+        let folders = [folder(&["inbox"], Some(Role::Inbox)), folder(&["INBOX", "Processed"], None)];
+        let found = resolve(&folders, &"Inbox/Processed".parse().unwrap()).unwrap();
+        assert_eq!(found.path(), "INBOX/Processed");
     }
 
     #[test]
