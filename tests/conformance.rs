@@ -19,7 +19,6 @@ fn main() {
     trials.extend(trials_of("memory", support::memory::MemoryHarness::new()));
     trials.extend(trials_of("memory_stable", support::memory::MemoryHarness::with_stable_ids()));
     trials.extend(trials_of("memory_copying", support::memory::MemoryHarness::that_only_copies()));
-    trials.extend(trials_of("maildir", support::maildir::MaildirHarness::new().expect("a temporary folder")));
     #[cfg(feature = "imap")]
     {
         trials.extend(trials_of("imap", support::imap::ImapHarness::new()));
