@@ -17,13 +17,6 @@ pub(crate) const LONGEST_NAME: usize = 1024;
 /// encryption layers that allow 143 characters.
 const LONGEST_FILE_NAME: usize = 150;
 
-/// The name in a part's MIME header block, as `BODY[n.MIME]` gives it.
-#[cfg_attr(not(feature = "imap"), allow(dead_code))]
-pub(crate) fn from_part_header(block: &[u8]) -> Option<String> {
-    let header = super::part::PartHeader::parse(block, "text/plain");
-    header.name.or(header.other_name)
-}
-
 /// The name in the parameters of dispositions and type: `filename*`, `filename`, `name*`, `name`.
 pub(crate) fn from_parameters<'a>(
     dispositions: impl IntoIterator<Item = &'a Parameters>,
@@ -203,24 +196,16 @@ fn made_up(content_type: &str) -> Cow<'static, str> {
     format!("attachment.{extension}").into()
 }
 
-/// The name in parameters that an IMAP server has split, with the charset of the part.
-#[cfg_attr(not(feature = "imap"), allow(dead_code))]
-pub(crate) fn from_body_structure(
-    disposition: &Parameters,
-    content_type: &Parameters,
-    description: Option<&[u8]>,
-) -> Option<String> {
-    let charset = content_type.word("charset");
-    let charset = charset.as_deref();
-    from_parameters([disposition], content_type, charset)
-        .or_else(|| description.and_then(|d| tidy(words::text(d, charset))))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn from_part_header(block: &[u8]) -> Option<String> {
+        let header = crate::mime::part::PartHeader::parse(block, "text/plain");
+        header.name.or(header.other_name)
+    }
 
     #[test]
     fn the_best_source_counts() {
@@ -237,15 +222,6 @@ mod tests {
         ] {
             assert_eq!(from_part_header(header.as_bytes()).as_deref(), expected, "{header}");
         }
-    }
-
-    #[test]
-    fn names_that_a_server_has_split() {
-        let disposition = Parameters::from_pairs([("FILENAME*", "UTF-8''R%C3%A4x.pdf")]);
-        assert_eq!(from_body_structure(&disposition, &Parameters::default(), None).unwrap(), "Räx.pdf");
-        let content_type = Parameters::from_pairs([("charset", &b"koi8-r"[..]), ("name", b"\xf0.pdf")]);
-        assert_eq!(from_body_structure(&Parameters::default(), &content_type, Some(b"x")).unwrap(), "П.pdf");
-        assert_eq!(from_body_structure(&Parameters::default(), &Parameters::default(), Some(b"x")).unwrap(), "x");
     }
 
     #[test]

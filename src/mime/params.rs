@@ -46,17 +46,6 @@ impl Parametrised {
 }
 
 impl Parameters {
-    /// Pairs that somebody else has split, as an IMAP server does in `BODYSTRUCTURE`.
-    #[cfg_attr(not(feature = "imap"), allow(dead_code))]
-    pub(crate) fn from_pairs<N, V>(pairs: impl IntoIterator<Item = (N, V)>) -> Self
-    where
-        N: AsRef<[u8]>,
-        V: Into<Vec<u8>>,
-    {
-        let name = |name: N| String::from_utf8_lossy(name.as_ref()).trim().to_ascii_lowercase();
-        Self(pairs.into_iter().take(MAX_PARAMETERS).map(|(n, v)| (name(n), v.into())).collect())
-    }
-
     fn parse(mut rest: &[u8]) -> Self {
         let mut all = Vec::new();
         while all.len() < MAX_PARAMETERS {

@@ -200,12 +200,16 @@ impl Client {
     }
 
     /// A call whose answer is JSON of this shape.
-    pub(super) async fn json<T: serde::de::DeserializeOwned>(&self, call: &Call) -> Result<T> {
+    pub(super) async fn json<T: serde::de::DeserializeOwned + Send>(&self, call: &Call) -> Result<T> {
         self.read(call, |answer| serde_json::from_slice(&answer.body).map_err(|e| not_json(answer).with_source(e)))
             .await
     }
 
-    pub(super) async fn read<T>(&self, call: &Call, read: impl Fn(&Answer) -> Result<T>) -> Result<T> {
+    pub(super) async fn read<T: Send>(
+        &self,
+        call: &Call,
+        read: impl Fn(&Answer) -> Result<T> + Send + Sync,
+    ) -> Result<T> {
         match self.read_as_named(call, &read).await {
             Err(error) if matches!(call.to, To::Mailbox(_)) && self.is_unknown(&error) => {
                 if self.look_up_alias().await { self.read_as_named(call, &read).await } else { Err(error) }
@@ -214,7 +218,11 @@ impl Client {
         }
     }
 
-    async fn read_as_named<T>(&self, call: &Call, read: &impl Fn(&Answer) -> Result<T>) -> Result<T> {
+    async fn read_as_named<T: Send>(
+        &self,
+        call: &Call,
+        read: &(impl Fn(&Answer) -> Result<T> + Send + Sync),
+    ) -> Result<T> {
         let mut tries = self.tries();
         attempts!(
             tries,

@@ -394,7 +394,7 @@ impl Plan {
         let near = ahead.iter().take(page.len() + MOST).enumerate();
         let mut found = near.filter_map(|(at, w)| Some((at, *places.get(&w.id)?)));
         let head = found.next();
-        let settled = found.last().or(head).map_or(0, |(at, _)| at + 1);
+        let settled = found.next_back().or(head).map_or(0, |(at, _)| at + 1);
         if first.rank > first.second_rank {
             let (late, early) = head.unwrap_or((0, page.len()));
             let known = if self.drift.0 == first.second { self.drift.1 } else { 0 };
