@@ -85,6 +85,7 @@
 pub mod account;
 pub mod attachment;
 pub mod auth;
+pub mod check;
 pub mod config;
 pub mod context;
 pub mod error;
