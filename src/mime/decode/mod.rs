@@ -239,6 +239,19 @@ mod tests {
     }
 
     #[test]
+    fn where_a_long_run_of_blanks_is_cut_does_not_matter() {
+        let input = [&[b' '; 5000][..], b"x", &[b'\t'; 4096], b"y \r\n"].concat();
+        let whole = decode(Encoding::QuotedPrintable, &input);
+        for cut in [1, 100, 4095, 4096, 4097, 5000, 5001, 6000, 9096, 9097] {
+            let (mut decoder, mut out) = (Decoder::new(Encoding::QuotedPrintable), Vec::new());
+            decoder.push(&input[..cut], &mut out);
+            decoder.push(&input[cut..], &mut out);
+            decoder.finish(&mut out);
+            assert_eq!((out.len(), out, decoder.is_broken()), (whole.0.len(), whole.0.clone(), whole.1), "{cut}");
+        }
+    }
+
+    #[test]
     fn a_run_of_blanks_takes_no_memory() {
         let mut decoder = Decoder::new(Encoding::QuotedPrintable);
         let mut out = Vec::new();

@@ -28,7 +28,16 @@ enum State {
 }
 
 fn hex(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).map(|digit| digit as u8)
+    match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'A'..=b'F' => Some(byte - b'A' + 10),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    }
+}
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
 }
 
 impl QuotedPrintable {
@@ -39,16 +48,25 @@ impl QuotedPrintable {
             // A byte that does not belong to the escape before it is looked at again as text.
             let taken = match self.state {
                 State::Text => {
-                    let plain = input[at..].iter().take_while(|b| !matches!(b, b'=' | b' ' | b'\t' | b'\r' | b'\n'));
-                    let plain = plain.count();
-                    if plain > 0 {
-                        self.flush(out);
-                        out.extend_from_slice(&input[at..at + plain]);
-                        at += plain;
-                        continue;
+                    let rest = &input[at..];
+                    match *rest {
+                        // By far the most frequent escape, in one piece.
+                        [b'=', high, low, ..] if hex(high).is_some() && hex(low).is_some() => {
+                            self.flush(out);
+                            out.extend(hex(high).zip(hex(low)).map(|(high, low)| high << 4 | low));
+                            at += 3;
+                        }
+                        [b'=' | b'\r' | b'\n', ..] => {
+                            self.special(byte, out);
+                            at += 1;
+                        }
+                        _ => {
+                            let end = memchr::memchr3(b'=', b'\r', b'\n', rest).unwrap_or(rest.len());
+                            self.plain(&rest[..end], out);
+                            at += end;
+                        }
                     }
-                    self.special(byte, out);
-                    true
+                    continue;
                 }
                 State::Return => self.after_return(byte, out),
                 State::Equals => self.after_equals(byte, out),
@@ -71,11 +89,32 @@ impl QuotedPrintable {
                 self.state = State::Equals;
             }
             b'\r' => self.state = State::Return,
-            b'\n' => {
+            _ => {
                 self.blanks.clear();
                 out.push(b'\n');
             }
-            blank => self.hold(blank),
+        }
+    }
+
+    /// A stretch of a line with nothing special in it but blanks.
+    fn plain(&mut self, mut run: &[u8], out: &mut Vec<u8>) {
+        // In one go, unless the cap on blanks may matter: where a piece was cut must not.
+        if self.blanks.is_empty() && run.len() <= BLANKS_CAP {
+            let end = run.iter().rposition(|&b| !is_blank(b)).map_or(0, |last| last + 1);
+            out.extend_from_slice(&run[..end]);
+            self.blanks.extend_from_slice(&run[end..]);
+            return;
+        }
+        while let Some(&first) = run.first() {
+            if is_blank(first) {
+                self.hold(first);
+                run = &run[1..];
+                continue;
+            }
+            let end = run.iter().position(|&b| is_blank(b)).unwrap_or(run.len());
+            self.flush(out);
+            out.extend_from_slice(&run[..end]);
+            run = &run[end..];
         }
     }
 
@@ -151,7 +190,9 @@ impl QuotedPrintable {
     }
 
     fn flush(&mut self, out: &mut Vec<u8>) {
-        out.append(&mut self.blanks);
+        if !self.blanks.is_empty() {
+            out.append(&mut self.blanks);
+        }
     }
 
     pub(super) fn finish(&mut self, out: &mut Vec<u8>) {
