@@ -8,7 +8,7 @@ use std::hint::black_box;
 use divan::{Bencher, counter::BytesCount};
 
 // The decoders are private; they stand on their own, so the bench takes them as they are.
-#[allow(dead_code, unreachable_pub)]
+#[allow(dead_code, unused_imports, unreachable_pub)]
 #[path = "../src/mime/decode/mod.rs"]
 mod decode;
 

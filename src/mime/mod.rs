@@ -13,16 +13,16 @@
 //! mail-parser reads address lists and the rarer charsets. It is not given whole messages: it holds bodies, and gives
 //! up on encodings and parameters that this crate has to get through (see the tests of `decode` and `params`).
 
-pub(crate) mod addresses;
+mod addresses;
 mod charset;
 mod content;
 mod date;
 pub(crate) mod decode;
 pub(crate) mod envelope;
-pub(crate) mod header;
+mod header;
 pub(crate) mod names;
-pub(crate) mod params;
-pub(crate) mod part;
+mod params;
+mod part;
 mod read;
 mod scan;
 mod words;
