@@ -260,7 +260,7 @@ impl Rehearsal {
         Self { differences: Vec::new(), unproven: Vec::new(), old, new }
     }
 
-    /// Whether nothing forbids the swap. What is [`unproven`](Self::unproven) does not.
+    /// Whether nothing forbids the swap. What is [unproven](Self#structfield.unproven) does not.
     #[must_use]
     pub fn safe(&self) -> bool {
         self.differences.iter().all(|difference| difference.severity != Severity::Blocking)
