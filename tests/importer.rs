@@ -224,7 +224,8 @@ async fn every_outcome_has_its_folder_and_its_count() {
             _ => Outcome::Retry("the archive is closed".into()),
         })
     });
-    let events: Arc<Mutex<Vec<(String, Fate, Option<String>)>>> = Arc::default();
+    type Told = (String, Fate, Option<String>);
+    let events: Arc<Mutex<Vec<Told>>> = Arc::default();
     let sink = Arc::clone(&events);
     let importer = world.importer(World::job_with_failed()).with_events(move |event| {
         if let Event::Message(record) = event {
