@@ -8,3 +8,5 @@ pub(crate) mod graph;
 pub(crate) mod imap;
 pub(crate) mod maildir;
 pub(crate) mod memory;
+#[cfg(feature = "graph")]
+pub(crate) mod tenant;

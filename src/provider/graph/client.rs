@@ -5,7 +5,7 @@ use std::{
     fmt::Write as _,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -13,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{
-    Method, Response,
+    Method, Response, StatusCode,
     header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE},
 };
 use url::Url;
@@ -56,7 +56,14 @@ pub(super) struct Client {
     pub(super) limiter: Arc<Limiter>,
     pub(super) context: Context,
     counters: Counters,
+    /// Whether Graph ever took a token of ours, and how many it refused since.
+    accepted: AtomicBool,
+    refusals: AtomicU32,
 }
+
+/// So many tokens in a row may be refused by a service that took one before. One that never did is believed at the
+/// second.
+const REFUSALS: u32 = 4;
 
 #[derive(Debug, Default)]
 struct Counters {
@@ -150,7 +157,18 @@ impl Client {
         context: Context,
     ) -> Self {
         let user = Mutex::new(Arc::from(mailbox.as_str()));
-        Self { service, mailbox, user, http, tokens, limiter, context, counters: Counters::default() }
+        Self {
+            service,
+            mailbox,
+            user,
+            http,
+            tokens,
+            limiter,
+            context,
+            counters: Counters::default(),
+            accepted: AtomicBool::new(false),
+            refusals: AtomicU32::new(0),
+        }
     }
 
     pub(super) fn mailbox(&self) -> &str {
@@ -306,6 +324,10 @@ impl Client {
                 Err(error) => return of_error(error.with_request_id(id)),
             };
             tracing::debug!(method = %call.method, about = ?call.about, status = response.status().as_u16(), id, "graph");
+            if response.status() != StatusCode::UNAUTHORIZED {
+                self.accepted.store(true, Ordering::Relaxed);
+                self.refusals.store(0, Ordering::Relaxed);
+            }
             if response.status().is_success() {
                 return Attempt::Done((Open { response, permit }, call));
             }
@@ -315,9 +337,15 @@ impl Client {
             };
             drop(permit);
             let refusal = Refusal::of(&answer, self.context.now());
-            if refusal.status == 401 && !last {
+            if refusal.status == 401 {
                 self.tokens.reject(&token, refusal.challenge.as_deref());
-                continue;
+                let refusals = self.refusals.fetch_add(1, Ordering::Relaxed) + 1;
+                if !last {
+                    continue;
+                }
+                if self.accepted.load(Ordering::Relaxed) && refusals < REFUSALS {
+                    return Attempt::Again(refusal.error(call.about, &self.mailbox));
+                }
             }
             return self.refused(&refusal, call.about);
         }

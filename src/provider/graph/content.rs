@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
 use reqwest::{
     Version,
-    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
+    header::{CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
 };
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    client::{Call, Client, Open, To, encode},
+    client::{Call, Client, Open, To, encode, with_query},
     failure::About,
 };
 use crate::{
@@ -211,17 +211,45 @@ async fn pump(
     to: &mpsc::Sender<Piece>,
 ) {
     let call = || Ok(Call::get(about, To::Mailbox(format!("{path}/$value"))));
-    let end = match client.open(call, silence, true).await {
-        Attempt::Done((open, _)) => match stream_to(open, silence, patience, to).await {
-            Some(end) => end,
-            // Nobody reads: the place is given back by leaving.
-            None => return,
-        },
-        Attempt::Fail(error) => Piece::Failed(error),
-        Attempt::Again(error) => Piece::Broken(error),
-        Attempt::Pause(asked, error) => Piece::Pause(asked, error),
+    let mut may_be_html = false;
+    let end = loop {
+        break match client.open(call, silence, true).await {
+            Attempt::Done((open, _)) if is_html(&open.response) && !may_be_html => {
+                let has_ids = has_ids(&open.response);
+                // Gives the place back before another request needs one.
+                drop(open);
+                may_be_html = has_ids && about == About::Attachment && is_html_attachment(client, path).await;
+                if may_be_html {
+                    continue;
+                }
+                Piece::Broken(Error::new(
+                    ErrorKind::Unavailable,
+                    "Graph's address answered with a page of HTML that is not the content; a proxy or network portal may stand in between",
+                ))
+            }
+            Attempt::Done((open, _)) => match stream_to(open, silence, patience, to).await {
+                Some(end) => end,
+                // Nobody reads: the place is given back by leaving.
+                None => return,
+            },
+            Attempt::Fail(error) => Piece::Failed(error),
+            Attempt::Again(error) => Piece::Broken(error),
+            Attempt::Pause(asked, error) => Piece::Pause(asked, error),
+        };
     };
     let _ = to.send(end).await;
+}
+
+/// Whether an attachment is HTML by its own word, and not by that of a page in its place.
+async fn is_html_attachment(client: &Client, path: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Attachment {
+        #[serde(default, rename = "contentType")]
+        content_type: Option<String>,
+    }
+    let call = Call::get(About::Attachment, To::Mailbox(with_query(path, &[("$select", "id,contentType")])));
+    let told = client.json::<Attachment>(&call).await.ok().and_then(|attachment| attachment.content_type);
+    told.is_some_and(|told| told.trim().to_ascii_lowercase().starts_with("text/html"))
 }
 
 /// `None` when nobody takes the bytes.
@@ -251,6 +279,17 @@ async fn stream_to(open: Open, silence: Duration, patience: Duration, to: &mpsc:
     };
     drop((response, permit));
     Some(end)
+}
+
+/// Whether this may be a page of something that stands in between.
+fn is_html(response: &reqwest::Response) -> bool {
+    let content_type = response.headers().get(CONTENT_TYPE).and_then(|t| t.to_str().ok());
+    content_type.is_some_and(|t| t.trim_start().to_ascii_lowercase().starts_with("text/html"))
+}
+
+/// Whether the answer bears one of Graph's ids.
+fn has_ids(response: &reqwest::Response) -> bool {
+    ["request-id", "client-request-id"].iter().any(|name| response.headers().contains_key(*name))
 }
 
 /// Whether the end of a body can be told from a broken connection (RFC 9112, section 6.3).

@@ -49,7 +49,11 @@ const DEEPEST: usize = 300;
 
 /// What specs mean, as far as it was asked.
 #[derive(Debug, Default)]
-pub(super) struct Folders(Mutex<HashMap<FolderSpec, Remembered>>);
+pub(super) struct Folders {
+    known: Mutex<HashMap<FolderSpec, Remembered>>,
+    /// Made by us, and not yet seen again: remembered once somebody asks for access to it.
+    made: Mutex<Vec<(FolderSpec, Folder)>>,
+}
 
 #[derive(Clone, Debug)]
 struct Remembered {
@@ -62,7 +66,7 @@ const REMEMBERED: SignedDuration = SignedDuration::from_hours(1);
 
 impl Folders {
     fn known(&self) -> std::sync::MutexGuard<'_, HashMap<FolderSpec, Remembered>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn remember(&self, client: &Client, spec: FolderSpec, folder: &Folder) {
@@ -107,7 +111,12 @@ impl Folders {
         // Each turn makes at most one folder; what it made is found by the next.
         for _ in 0..=segments.len() {
             match self.walk(client, segments, from.take()).await? {
-                Walked::Found(folder) => return Ok(*folder),
+                Walked::Found(folder) => {
+                    let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+                    made.retain(|(other, _)| other != spec);
+                    made.push((spec.clone(), (*folder).clone()));
+                    return Ok(*folder);
+                }
                 Walked::Missing { at, parent } => {
                     let made = make(client, parent.as_ref(), &segments[at]).await?;
                     from = made.map(|made| (at + 1, made));
@@ -193,7 +202,14 @@ impl Folders {
             Some(search) => search,
             None => {
                 let path = format!("/mailFolders/{}", encode(id.as_str()));
-                client.json::<WireFolder>(&Call::get(About::Folder, To::Mailbox(path))).await?.into_folder(&[]).search
+                let folder = client.json::<WireFolder>(&Call::get(About::Folder, To::Mailbox(path))).await?;
+                let made = std::mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner));
+                let (seen, others): (Vec<_>, Vec<_>) = made.into_iter().partition(|(_, made)| made.id == *id);
+                self.made.lock().unwrap_or_else(PoisonError::into_inner).extend(others);
+                for (spec, folder) in seen {
+                    self.remember(client, spec, &folder);
+                }
+                folder.into_folder(&[]).search
             }
         };
         Ok(if search { Access::ReadOnly } else { Access::Unknown })

@@ -108,6 +108,10 @@ struct Plan {
     at: usize,
     /// Messages a window may have.
     top: usize,
+    /// The most that a window may grow to; less once a page took too long.
+    most: usize,
+    /// The last window that did not.
+    fits: usize,
     departed: Arc<Departed>,
     /// Of this second: how many more places Exchange counts than messages were listed. It counts items that are no
     /// messages and never shows them.
@@ -172,7 +176,16 @@ impl Listing {
                     Some(id) => search(&inner.client, &folder, &query, id).await?,
                     None => scan(&inner.client, &folder, &query).await?,
                 };
-                Ok(Plan { wanted, at: 0, top: START, departed, drift: (OLDEST, 0), known: HashMap::new() })
+                Ok(Plan {
+                    wanted,
+                    at: 0,
+                    top: START,
+                    most: MOST,
+                    fits: 1,
+                    departed,
+                    drift: (OLDEST, 0),
+                    known: HashMap::new(),
+                })
             })
             .await;
             match planned {
@@ -225,7 +238,9 @@ async fn scan(client: &Client, folder: &FolderId, query: &Query) -> Result<Vec<W
     let mut began = None::<i64>;
     let mut nothing_new = 0;
     loop {
-        let (stubs, next) = ids_page(client, &path, query, from, link.take(), &mut top).await?;
+        // Where the next link leads to, in our own words, should it take too long: a link cannot be asked for less.
+        let instead = (began, (rank - second_rank) as usize);
+        let (stubs, next) = ids_page(client, &path, query, from, link.take(), instead, &mut top).await?;
         let mut new = 0;
         for stub in &stubs {
             let id = MessageId::new(stub.id.as_str());
@@ -249,7 +264,7 @@ async fn scan(client: &Client, folder: &FolderId, query: &Query) -> Result<Vec<W
         }
         let Some(next) = next else { return Ok(wanted) };
         nothing_new = if new == 0 { nothing_new + 1 } else { 0 };
-        if nothing_new > 1_000 {
+        if nothing_new > 100 {
             return Err(Error::new(ErrorKind::Malformed, "Graph's list of messages does not end"));
         }
         // Once time has gone on, begin anew at the last second, and leave out what was seen of it. The next link goes by
@@ -267,11 +282,13 @@ async fn ids_page(
     client: &Client,
     path: &str,
     query: &Query,
-    from: Option<i64>,
-    link: Option<To>,
+    mut from: Option<i64>,
+    mut link: Option<To>,
+    instead: (Option<i64>, usize),
     top: &mut usize,
 ) -> Result<(Vec<Stub>, Option<String>)> {
     let mut tries = client.tries();
+    let mut skip = None::<String>;
     loop {
         let count = query.limit.filter(|_| query.skip.is_none()).map_or(*top, |limit| limit.min(*top)).to_string();
         let filter = filter(query, from);
@@ -281,6 +298,9 @@ async fn ids_page(
             }
             let mut parameters = vec![("$select", "id,receivedDateTime"), ("$orderby", "receivedDateTime asc")];
             parameters.push(("$top", &count));
+            if let Some(skip) = &skip {
+                parameters.push(("$skip", skip.as_str()));
+            }
             if let Some(filter) = &filter {
                 parameters.push(("$filter", filter));
             }
@@ -300,6 +320,10 @@ async fn ids_page(
             Attempt::Again(error) => {
                 if error.kind() == ErrorKind::Timeout {
                     *top = (*top / 2).max(10);
+                    if link.take().is_some() {
+                        from = instead.0;
+                        skip = Some(instead.1.to_string());
+                    }
                 }
                 tries.again(error).await?;
             }
@@ -468,7 +492,11 @@ impl Window {
                     let each = answer.body.len() / listed.len().max(1);
                     drop(answer);
                     if plan.known.is_empty() {
-                        plan.top = (AIM / each.max(1)).clamp(1, (plan.top * 2).min(MOST));
+                        if span >= plan.most {
+                            plan.most = (plan.most + plan.most / 8).min(MOST);
+                        }
+                        plan.fits = span;
+                        plan.top = (AIM / each.max(1)).clamp(1, (plan.top * 2).min(plan.most));
                     }
                     let settled = match plan.settle(&listed) {
                         // None of them: they are gone, or places have shifted. By id there is no doubt.
@@ -490,7 +518,9 @@ impl Window {
                 Attempt::Pause(asked, error) => tries.pause(asked, error).await?,
                 Attempt::Again(error) => {
                     if error.kind() == ErrorKind::Timeout {
-                        plan.top = (span / 2).max(1);
+                        plan.most = (span - 1).max(1);
+                        let known = if plan.fits < span { plan.fits } else { 1 };
+                        plan.top = known.max(span / 2).clamp(1, plan.most);
                     }
                     tries.again(error).await?;
                 }
@@ -744,6 +774,8 @@ mod tests {
             wanted: wanted.collect(),
             at: 0,
             top: START,
+            most: MOST,
+            fits: 1,
             departed: Arc::default(),
             drift: (0, 0),
             known: HashMap::new(),

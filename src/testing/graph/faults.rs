@@ -97,7 +97,9 @@ impl Kind {
     fn fits(&self, in_batch: bool, route: Route) -> bool {
         let token = route == Route::Token;
         match self {
-            Kind::Html { .. } | Kind::CutJson | Kind::Wire(_) => !in_batch,
+            // What `$value` answers is no JSON, and bytes that are simply fewer cannot be told from the right ones.
+            Kind::CutJson => !in_batch && !matches!(route, Route::MessageValue | Route::AttachmentValue),
+            Kind::Html { .. } | Kind::Wire(_) => !in_batch,
             Kind::Entra { .. } => token,
             Kind::TokenExpired | Kind::ClaimsChallenge { .. } => !token && !in_batch,
             Kind::MovedFirst { .. } | Kind::DeletedFirst => route.names_a_message(),
