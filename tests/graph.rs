@@ -860,7 +860,7 @@ async fn chaos(percent: f64, seed: u64) {
         move |mail: Delivery| {
             let got = Arc::clone(&got);
             async move {
-                let attachments: Vec<_> = mail.attachments().into_iter().collect();
+                let attachments = mail.attachments();
                 let bytes = attachments[0].content().bytes(1 << 20).await?;
                 let hash = <sha2::Sha256 as sha2::Digest>::digest(&bytes).into();
                 got.lock().unwrap().entry(mail.id().to_string()).or_default().push(hash);
