@@ -208,12 +208,49 @@ impl ProviderConfig for ImapConfig {
 
     fn open(&self, opening: Opening) -> Result<Arc<dyn MailAccount>> {
         #[cfg(feature = "imap")]
-        return Ok(Arc::new(self.account(opening, None)?));
+        {
+            let tokens = match &self.oauth {
+                Some(oauth) => {
+                    let placed = |e: crate::Error| e.with_provider(NAME).with_account(&opening.account);
+                    self.check(&opening.places).map_err(placed)?;
+                    Some(oauth.tokens(&opening).map_err(placed)?)
+                }
+                None => None,
+            };
+            Ok(Arc::new(self.account(opening, tokens)?))
+        }
         #[cfg(not(feature = "imap"))]
         {
             self.check(&opening.places)?;
             Err(crate::provider::not_built(NAME).with_account(opening.account))
         }
+    }
+}
+
+#[cfg(feature = "imap")]
+impl ImapOAuth {
+    /// Who gives access tokens. The registration's key stands beside the account's, so this is checked already.
+    fn tokens(&self, opening: &Opening) -> Result<Arc<dyn crate::auth::TokenProvider>> {
+        use crate::auth::Audience;
+
+        let places = opening.places.within("oauth");
+        if self.auth == Auth::Delegated {
+            return Err(crate::Error::new(
+                crate::ErrorKind::Unsupported,
+                format!(
+                    "`{}`: signing in as a person is not available for IMAP yet; write `auth = \"app\"`",
+                    places.place("auth")
+                ),
+            ));
+        }
+        let audience = match &self.token_url {
+            Some(url) => Audience::Other {
+                token_url: override_url(url).map_err(|e| places.invalid("token_url", e.chain()))?,
+                scopes: self.scopes.clone().unwrap_or_default(),
+            },
+            None => Audience::Exchange,
+        };
+        crate::net::app_tokens(&opening.context, &self.app, &audience, &places)
     }
 }
 
