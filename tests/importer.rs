@@ -421,6 +421,18 @@ async fn one_message_id_for_two_invoices_loses_neither() {
 }
 
 #[tokio::test]
+async fn messages_without_any_name_are_never_taken_for_one() {
+    let world = World::new().await;
+    for n in 0..3 {
+        let received = Timestamp::from_second(START + n).unwrap();
+        world.mailbox.deliver("Inbox", format!("Subject: scan\r\n\r\npage {n}\r\n"), received).unwrap();
+    }
+    let log = Log::default();
+    assert_eq!(world.run(World::job(), taking(&log)).await.counts.imported, 3);
+    assert_eq!(world.run(World::job(), taking(&log)).await.counts.seen, 0);
+}
+
+#[tokio::test]
 async fn unread_files_are_compared_all_the_same_when_they_are_small() {
     let world = World::with(&[mail("scan").id("s@x").files(&["1"]), mail("scan").id("s@x").files(&["2"])]).await;
     let report = world.run(World::job(), handler_fn(|_| async { Ok(Outcome::Imported) })).await;

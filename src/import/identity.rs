@@ -307,6 +307,11 @@ impl Evidence {
         Self { sent_second: row.sent_second, sender: row.sender.clone(), subject: row.subject_norm.clone() }
     }
 
+    /// Whether it says anything by itself.
+    fn is_whole(&self) -> bool {
+        self.sent_second.is_some() && !(self.sender.is_empty() && self.subject.is_empty())
+    }
+
     /// Whether nothing speaks against the same message. With the same files the sender may differ: services replace
     /// an address by the one in their directory.
     pub(crate) fn agrees(&self, other: &Self, same_files: bool) -> bool {
@@ -360,9 +365,22 @@ pub(crate) fn same_without_message_id(row: &Row, digest: Digest, evidence: &Evid
     let theirs = Evidence::of_row(row);
     match (row.digest, digest) {
         (Digest::Known(a), Digest::Known(b)) => a == b && theirs.agrees(evidence, true),
-        (Digest::Nothing, Digest::Nothing) => theirs.agrees(evidence, false),
-        (Digest::Unknown, _) => row.outcome.is_none() && theirs.agrees(evidence, false),
+        // Nothing but the evidence speaks for it, so all of it must be there.
+        (Digest::Nothing, Digest::Nothing) => {
+            evidence.is_whole() && theirs.is_whole() && theirs.agrees(evidence, false)
+        }
+        (Digest::Unknown, _) => row.outcome.is_none() && theirs.is_whole() && theirs.agrees(evidence, false),
         _ => false,
+    }
+}
+
+/// What may be compared of a message without a `Message-ID`. Attached messages are not hashed, because services
+/// re-render them; two messages that carry nothing else must not be taken for one because their envelopes are alike.
+pub(crate) fn comparable(digest: Digest, message: &Message) -> Digest {
+    let unhashed = message.attachments.iter().any(|attachment| !is_hashed(attachment));
+    match digest {
+        Digest::Nothing if unhashed && message.internet_message_id.is_none() => Digest::Unknown,
+        digest => digest,
     }
 }
 
@@ -412,6 +430,21 @@ mod tests {
         assert_eq!(digest(&[unread.clone(), file("b")]), Digest::Unknown);
         unread.kind = AttachmentKind::Item;
         assert_eq!(digest(&[unread]), Digest::Nothing);
+    }
+
+    #[test]
+    fn thin_evidence_alone_proves_nothing() {
+        let row = |sent_second, sender: &str| {
+            let mut row = Row::new(MessageKey::nothing(), "a", crate::MessageId::new("1"), jiff::Timestamp::UNIX_EPOCH);
+            (row.digest, row.outcome) = (Digest::Nothing, Some(crate::store::Recorded::Imported));
+            (row.sent_second, row.sender) = (sent_second, sender.to_owned());
+            row
+        };
+        let evidence = |row: &Row| Evidence::of_row(row);
+        for (sent, sender, expected) in [(Some(1), "a@b", true), (None, "a@b", false), (Some(1), "", false)] {
+            let row = row(sent, sender);
+            assert_eq!(same_without_message_id(&row, Digest::Nothing, &evidence(&row)), expected, "{sent:?} {sender}");
+        }
     }
 
     #[test]

@@ -43,7 +43,7 @@ impl Run<'_> {
                 key
             }
             None => {
-                digest = self.read_digest(message, &fingerprints).await?;
+                digest = comparable(self.read_digest(message, &fingerprints).await?, message);
                 let key = MessageKey::without_message_id(digest, &evidence);
                 if busy.contains(&key) {
                     return Ok(Judgement::Hold(key));
@@ -67,7 +67,7 @@ impl Run<'_> {
                 continue;
             }
             if digest == Digest::Unknown {
-                digest = self.read_digest(message, &fingerprints).await?;
+                digest = comparable(self.read_digest(message, &fingerprints).await?, message);
             }
             if same_without_message_id(&row, digest, &evidence) {
                 return self.recognise(message, row, digest, fingerprints).await;

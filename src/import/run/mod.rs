@@ -47,7 +47,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
     handler::{Delivered, Delivery, Earlier, Handler, HandlerError, Opener, Outcome, file_names, message_folder},
-    identity::{Digest, Evidence, Fingerprints, MessageKey, Relation, same, same_without_message_id},
+    identity::{Digest, Evidence, Fingerprints, MessageKey, Relation, comparable, same, same_without_message_id},
     job::{ImportJob, Since},
     lease::Held,
     reason::Reason,

@@ -6,7 +6,7 @@ impl Run<'_> {
     /// A hand-over has ended.
     pub(super) async fn take_in(&mut self, mut hand: InHand, ended: Ended) -> Result<()> {
         hand.row.last_attempt = Some(self.now());
-        let digest = hand.fingerprints.digest(&hand.message.attachments);
+        let digest = comparable(hand.fingerprints.digest(&hand.message.attachments), &hand.message);
         if digest != Digest::Unknown {
             hand.row.digest = digest;
         }
