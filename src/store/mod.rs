@@ -5,10 +5,12 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `mod.rs` | the trait and its nouns |
+//! | `tokens.rs` | the trait for sign-ins, and its nouns |
 //! | `sql/` | `SqlStore`: the tables, migrations, leases, and the one committer |
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;
+mod tokens;
 
 use std::{fmt, time::Duration};
 
@@ -17,6 +19,7 @@ use jiff::Timestamp;
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use sql::SqlStore;
+pub use tokens::{Pending, Purpose, RefreshLease, SignIn, SignInId, SignInNeeded, Signer, Taken, TokenStore};
 
 use crate::{Address, MessageId, MessageKey, Reason, Result, import::Digest};
 
