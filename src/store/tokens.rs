@@ -236,6 +236,13 @@ pub enum Taken {
 /// that was paused past its lease.
 #[async_trait]
 pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
+    /// Whether a sign-in could be stored: asked before a person is sent to sign in.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`put_sign_in`](Self::put_sign_in), but for a conflict.
+    async fn ready(&self) -> Result<()>;
+
     /// The stored sign-in, if there is one.
     ///
     /// # Errors
