@@ -5,11 +5,11 @@
 
 use super::content::{Slots, mix};
 use super::faults::{Kind, Seen};
+use super::gate::perform;
 use super::log::{LoggedRequest, Route};
 use super::reply::{Refusal, Reply, ReplyBody};
 use super::routes::{
-    Incoming, Outcome, Permits, Request, RequestBody, check_members, count, decide, perform, refuse, retry_after,
-    throttled,
+    Incoming, Outcome, Permits, Request, RequestBody, check_members, count, decide, refuse, retry_after, throttled,
 };
 use super::state::State;
 use super::token;

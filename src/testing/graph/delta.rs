@@ -1,11 +1,11 @@
 //! `messages/delta`: a full round first, then what changed, with replays and removals.
 
 use super::content::Slots;
+use super::gate::Call;
 use super::ids;
 use super::odata::Options;
 use super::render::{self, View};
 use super::reply::{Refusal, Reply};
-use super::routes::Call;
 use super::state::State;
 use serde_json::{Value, json};
 

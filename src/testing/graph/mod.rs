@@ -43,18 +43,27 @@
 
 // For maintainers, from the wire inwards:
 //   proxy.rs    TCP: reads requests, writes answers, and spoils them
-//   routes.rs   one Graph request: path, permission, limits, work; batch.rs and delta.rs beside it
+//   routes.rs   one request: fault, answer, log; batch.rs: twenty in one
+//   address.rs  what a path of Graph names; gate.rs: what stands between a request and its work
+//   folders.rs, messages.rs, attachments.rs, directory.rs, delta.rs   the work; links.rs: next pages
 //   token.rs    the token endpoint, and the check of tokens
 //   odata.rs    the query, strictly
 //   render.rs   items as JSON; mime.rs: MIME to items and back; tnef.rs: winmail.dat
 //   state.rs    the tenant; ids.rs: ids; content.rs: bytes that are described instead of kept
 //   faults.rs   scripts and chaos; log.rs: counters and the request log; reply.rs: answers
+mod address;
+mod attachments;
 mod batch;
 mod content;
 mod delta;
+mod directory;
 mod faults;
+mod folders;
+mod gate;
 mod ids;
+mod links;
 mod log;
+mod messages;
 mod mime;
 mod odata;
 mod proxy;
