@@ -90,6 +90,9 @@ pub mod config;
 pub mod context;
 pub mod error;
 pub mod folder;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod import;
 pub mod message;
 mod mime;

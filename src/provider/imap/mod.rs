@@ -50,8 +50,10 @@ mod tests;
 mod usage;
 #[cfg(feature = "imap")]
 mod whole;
-#[cfg(feature = "imap")]
-mod wire;
+// Fuzzed without the rest, which needs TLS.
+#[cfg(any(feature = "imap", fuzzing))]
+#[cfg_attr(not(feature = "imap"), allow(dead_code, unused_imports, reason = "fuzzing reads, and sends nothing"))]
+pub(crate) mod wire;
 
 #[cfg(feature = "imap")]
 pub use account::ImapAccount;
