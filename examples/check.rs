@@ -90,9 +90,7 @@ fn show(report: &Report, language: Language) {
     println!("{}\n{table}", report.account);
     let told = |step: &&Step| matches!(step.status, StepStatus::Failed | StepStatus::Unproven);
     for step in report.steps.iter().filter(told) {
-        // A message may quote a server: no escape sequences for the terminal.
-        let message: String = step.message(language).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        println!("{} {}: {message}", mark(step), step.step.as_str());
+        println!("{} {}: {}", mark(step), step.step.as_str(), support::line(step.message(language)));
     }
 }
 

@@ -109,7 +109,7 @@ fn show(rows: &[Row], language: Language) {
             row.key.to_string(),
             row.account.clone(),
             support::cell(row.subject.as_deref().unwrap_or_default()),
-            support::cell(row.reason.as_ref().map_or("", |reason| reason.text(language))),
+            support::line(row.reason.as_ref().map_or("", |reason| reason.text(language))),
             row.attempts.to_string(),
             row.last_attempt.map(|at| at.strftime("%F %T").to_string()).unwrap_or_default(),
             state(row).to_owned(),

@@ -134,10 +134,9 @@ async fn again_and_again(
 }
 
 fn exit_code(report: &JobReport) -> ExitCode {
-    let stopped = report.accounts.iter().any(|account| account.stopped_by.is_some());
     ExitCode::from(match report {
         report if report.has_errors() => support::BROKEN,
-        report if report.has_failures() || stopped => support::FAILED,
+        report if report.has_failures() => support::FAILED,
         _ => 0,
     })
 }
@@ -400,10 +399,10 @@ fn show(job: &str, report: &JobReport, out: Option<&Path>) {
             let subject = support::cell(failure.subject.as_deref().unwrap_or("(no subject)"));
             let reason = failure.reason.as_ref().map(ToString::to_string).unwrap_or_default();
             let again = if failure.will_retry { "; will be tried again" } else { "" };
-            eprintln!("{}: {subject}: {}{again}", account.account, support::cell(&reason));
+            eprintln!("{}: {subject}: {}{again}", account.account, support::line(&reason));
         }
         if let Some(reason) = &account.stopped_by {
-            eprintln!("{}: stopped: {reason}", account.account);
+            eprintln!("{}: stopped: {}", account.account, support::line(&reason.to_string()));
         }
         if let (Status::Error, Some(error)) = (account.status, &account.error) {
             eprintln!("{}: {}", account.account, error.chain());

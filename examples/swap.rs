@@ -154,10 +154,10 @@ fn show(arguments: &Arguments, rehearsal: &Rehearsal) {
             Severity::Conversion => "~",
             _ => "·",
         };
-        println!("{mark} {}: {}", difference.kind.as_str(), line(&difference.detail));
+        println!("{mark} {}: {}", difference.kind.as_str(), support::line(&difference.detail));
     }
     for unproven in &rehearsal.unproven {
-        println!("? {}: {}", unproven.kind.as_str(), line(&unproven.detail));
+        println!("? {}: {}", unproven.kind.as_str(), support::line(&unproven.detail));
     }
     if !new.first.is_empty() {
         println!("`{}` would import first:", new.account);
@@ -174,9 +174,4 @@ fn show(arguments: &Arguments, rehearsal: &Rehearsal) {
     } else {
         println!("✗ Not safe. Repair what is marked with ✗ and rehearse again; until then leave the job as it is.");
     }
-}
-
-/// A detail may quote a mail: no escape sequences for the terminal.
-fn line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

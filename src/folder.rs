@@ -295,18 +295,24 @@ pub fn resolve<'a>(folders: &'a [Folder], spec: &FolderSpec) -> Result<&'a Folde
     found.ok_or_else(|| not_found(spec, folders))
 }
 
+/// The paths of up to eight existing folders, in backticks, nearest first.
+pub(crate) fn nearest(spec: &FolderSpec, folders: &[Folder]) -> Vec<String> {
+    let wanted = spec.to_string().to_lowercase();
+    let mut near: Vec<_> = shown(folders).map(|f| (distance(&wanted, &f.path().to_lowercase()), f.path())).collect();
+    near.sort();
+    near.into_iter().take(8).map(|(_, path)| format!("`{path}`")).collect()
+}
+
+/// What a person may have meant.
+fn shown(folders: &[Folder]) -> impl Iterator<Item = &Folder> {
+    folders.iter().filter(|f| !f.hidden && !f.search)
+}
+
 /// The error for a folder that is not there: the existing ones are listed, nearest first.
 pub(crate) fn not_found(spec: &FolderSpec, folders: &[Folder]) -> Error {
-    const LISTED: usize = 8;
-    let wanted = spec.to_string().to_lowercase();
-    let mut near: Vec<_> = folders
-        .iter()
-        .filter(|f| !f.hidden && !f.search)
-        .map(|f| (distance(&wanted, &f.path().to_lowercase()), f.path()))
-        .collect();
-    near.sort();
-    let listed: Vec<_> = near.iter().take(LISTED).map(|(_, path)| format!("`{path}`")).collect();
-    let more = if near.len() > LISTED { format!(" and {} more", near.len() - LISTED) } else { String::new() };
+    let listed = nearest(spec, folders);
+    let more = shown(folders).count() - listed.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let existing = if listed.is_empty() {
         "the mailbox has no folders".to_owned()
     } else {

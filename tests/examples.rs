@@ -498,6 +498,17 @@ fn a_ledger_of_another_mailbox_stops_until_it_is_explained() {
     assert_eq!((ended.code, &ended.json()["accounts"][0]["imported"]), (0, &json!(2)));
 }
 
+/// Nobody knows which mailbox a broken account was, so its ledger seems to be another's.
+#[test]
+fn a_broken_account_tells_what_is_wrong_with_itself() {
+    let place = Place::new(JOB, 1);
+    assert_eq!(run(&mut place.import()).code, 0);
+    fs::write(place.path("mail.toml"), JOB.replace("path = \"mailbox\"", "path = 5")).unwrap();
+    let ended = run(&mut place.import());
+    let message = text(&ended.json()["accounts"][0]["error"]["message"]);
+    assert!(ended.code == 2 && message.contains("`accounts.box.path` must be different"), "{message}");
+}
+
 /// The database opens, but is not what it was.
 #[test]
 fn a_ledger_that_cannot_be_read_is_the_only_thing_told() {
@@ -526,6 +537,65 @@ fn an_unreadable_file_is_no_end_of_the_run() {
     let document = ended.json();
     let account = &document["accounts"][0];
     assert_eq!(account["imported"], 1, "{document}");
+    assert_eq!(place.in_processed(), 1);
+}
+
+/// What cannot be read now may hold an invoice: it is tried again like any other failure, and stays where it is.
+#[cfg(unix)]
+#[test]
+fn an_unreadable_message_is_not_taken_for_an_empty_one() {
+    let place = Place::new(JOB, 1);
+    // A link that leads nowhere cannot be read by anybody.
+    let file = place.path("mailbox/new/1700000000.M1P1.host");
+    std::os::unix::fs::symlink("/nowhere/at/all", &file).unwrap();
+    let ended = run(place.import().args(["--out", "out"]));
+    let document = ended.json();
+    let account = &document["accounts"][0];
+    assert_eq!((ended.code, &account["imported"], &account["left"]), (1, &json!(1), &json!(1)), "{document}");
+    let left = document["messages"].as_array().unwrap().iter().find(|message| message["outcome"] == "left").unwrap();
+    assert!(text(&left["reason"]).contains("cannot be read"), "{left}");
+    assert!(file.is_symlink(), "it is where it was");
+
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, mail(7)).unwrap();
+    run(place.command("failures").args(["--job", "daily", "--retry-all"]));
+    let ended = run(place.import().args(["--out", "out"]));
+    let document = ended.json();
+    assert_eq!((ended.code, &document["accounts"][0]["imported"]), (0, &json!(1)), "{document}");
+    assert_eq!(document["messages"][0]["attachments"][0]["file_name"], "factuur.pdf");
+}
+
+#[test]
+fn an_attachment_called_like_a_temporary_file_is_kept() {
+    let place = Place::new(JOB, 0);
+    let mail = mail(0);
+    // The same attachment twice, under two names.
+    let at = mail.find("--b\r\nContent-Type: application/pdf").unwrap();
+    let (before, attachment) = (&mail[..at], mail[at..].trim_end_matches("--b--\r\n"));
+    let twice = format!("{before}{}{attachment}--b--\r\n", attachment.replace("factuur.pdf", "factuur.pdf.part"));
+    fs::write(place.path("mailbox/new/1700000000.M1P1.host"), twice).unwrap();
+    let document = run(place.import().args(["--out", "out"])).json();
+    let attachments = document["messages"][0]["attachments"].as_array().unwrap();
+    let names: Vec<_> = attachments.iter().map(|attachment| text(&attachment["file_name"])).collect();
+    assert_eq!(names, ["factuur.pdf.part", "factuur.pdf"]);
+    for attachment in attachments {
+        assert_eq!(fs::read(place.path("out").join(text(&attachment["path"]))).unwrap(), b"%PDF-1", "{attachment}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_that_a_person_stops_has_not_failed() {
+    use std::io::{BufRead as _, BufReader};
+
+    let place = Place::new(JOB, 1);
+    let mut command = example("import");
+    command.current_dir(place.folder.path()).args(["--config", "mail.toml", "--job", "daily", "--every", "1h"]);
+    let mut running = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(running.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "Job daily", "the first run has ended");
+    assert!(Command::new("kill").arg("-INT").arg(running.id().to_string()).status().unwrap().success());
+    assert_eq!(running.wait().unwrap().code(), Some(0));
     assert_eq!(place.in_processed(), 1);
 }
 

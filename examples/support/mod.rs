@@ -5,7 +5,7 @@
 use std::{ffi::OsString, fmt::Display, io::Write as _, process::ExitCode};
 
 use clap::{Parser, error::ErrorKind as ClapKind};
-use comfy_table::{Table, presets::UTF8_FULL_CONDENSED};
+use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
 use mail_account::{Error, ErrorKind};
 use serde_json::{Value, json};
 
@@ -57,13 +57,20 @@ pub(crate) fn print_json(document: &Value) {
 pub(crate) fn table<S: Display>(head: impl IntoIterator<Item = S>) -> Table {
     let mut table = Table::new();
     table.load_preset(UTF8_FULL_CONDENSED).set_header(head.into_iter().map(|name| name.to_string()));
+    // On a terminal, long texts go on in the next line of their cell.
+    table.set_content_arrangement(ContentArrangement::Dynamic);
     table
 }
 
-/// A text from a mail in one cell: no line breaks, no escape sequences for the terminal, not too long.
+/// A text that may quote a mail or a server: no line breaks, no escape sequences for the terminal.
+pub(crate) fn line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Such a text in one cell, not too long.
 pub(crate) fn cell(text: &str) -> String {
     const LONGEST: usize = 60;
-    let mut clean: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST + 1).collect();
+    let mut clean: String = line(text).chars().take(LONGEST + 1).collect();
     if clean.chars().count() > LONGEST {
         clean.pop();
         clean.push('…');

@@ -278,6 +278,7 @@ static RULES: [&[Rule]; 3] = [
         },
         kind(Cause::SettingsWrong, &[ErrorKind::InvalidConfig, ErrorKind::Unsupported]),
         kind(Cause::MailboxUnknown, &[ErrorKind::MailboxGone]),
+        Rule { steps: &[StepId::Mailbox], ..kind(Cause::MailboxUnknown, &[ErrorKind::NotFound]) },
         kind(Cause::SignInRefused, &[ErrorKind::Unauthenticated]),
         kind(Cause::SignInNeeded, &[ErrorKind::SignInNeeded]),
         kind(Cause::Throttled, &[ErrorKind::Throttled]),
@@ -361,6 +362,13 @@ mod tests {
                 NotFound,
                 "",
                 "there is no folder `Inbox/Procesed`; the mailbox has `Inbox`",
+            ),
+            (
+                Cause::MailboxUnknown,
+                Mailbox,
+                NotFound,
+                "",
+                "there is no Maildir at `/srv/mail`; correct `path`, or make one with `mkdir -p /srv/mail/{cur,new,tmp}`",
             ),
             (
                 Cause::FolderAmbiguous,

@@ -19,8 +19,10 @@ use futures::StreamExt as _;
 pub use causes::{Cause, Who};
 use texts::Values;
 
+use crate::folder::nearest;
 use crate::{
-    Access, Error, ErrorKind, FolderId, FolderSpec, ImportJob, Language, MailAccount, MailApp, Query, Result, Role,
+    Access, Error, ErrorKind, Folder, FolderId, FolderSpec, ImportJob, Language, MailAccount, MailApp, Query, Result,
+    Role,
 };
 
 /// A step that asks a server.
@@ -214,7 +216,7 @@ pub async fn check_configured(app: &MailApp, account: &str, job: Option<&str>) -
             }
         }
     };
-    let values = Values { account: account.trim(), mailbox: "", spec: "" };
+    let values = Values { account: account.trim(), mailbox: "", spec: "", near: "" };
     let account = match opened {
         Ok(opened) => opened,
         Err(error) => {
@@ -271,7 +273,8 @@ pub async fn check_job(app: &MailApp, job: &str) -> Result<Vec<Report>> {
 /// ```
 pub async fn check(account: &dyn MailAccount, job: Option<&ImportJob>) -> Report {
     let mailbox = account.mailbox();
-    let mut checking = Checking { account, job, steps: Vec::new(), folders: Vec::new(), unsure: false };
+    let mut checking =
+        Checking { account, job, steps: Vec::new(), existing: Vec::new(), folders: Vec::new(), unsure: false };
     if checking.connect().await {
         checking.job_folders().await;
         checking.permissions().await;
@@ -301,6 +304,9 @@ struct Checking<'a> {
     account: &'a dyn MailAccount,
     job: Option<&'a ImportJob>,
     steps: Vec<Step>,
+    /// All that the mailbox has.
+    existing: Vec<Folder>,
+    /// Those of the job.
     folders: Vec<(StepId, FolderId)>,
     /// Whether only writing would tell about one of the folders.
     unsure: bool,
@@ -309,15 +315,19 @@ struct Checking<'a> {
 impl Checking<'_> {
     fn values<'v>(&'v self, spec: &'v str) -> Values<'v> {
         let mailbox = self.account.mailbox();
-        Values { account: &mailbox.account, mailbox: &mailbox.name, spec }
+        Values { account: &mailbox.account, mailbox: &mailbox.name, spec, near: "" }
     }
 
     /// The first call goes all the way to the mailbox; how far it came is told by its error.
     async fn connect(&mut self) -> bool {
         const WAY: [StepId; 4] = [StepId::Settings, StepId::Reach, StepId::SignIn, StepId::Mailbox];
-        let Err(error) = within(SIGN_IN, self.account.list_folders()).await else {
-            self.steps.extend(WAY.map(Step::ok));
-            return true;
+        let error = match within(SIGN_IN, self.account.list_folders()).await {
+            Ok(existing) => {
+                self.existing = existing;
+                self.steps.extend(WAY.map(Step::ok));
+                return true;
+            }
+            Err(error) => error,
         };
         let stopped = causes::of(&error, StepId::Mailbox).stops_at(&error);
         for step in StepId::ALL {
@@ -403,7 +413,10 @@ impl Checking<'_> {
                     format!("`{shown}` is er nog niet; de eerste ronde maakt de map aan, als dat mag."),
                 )
             }
-            Err(error) => failed(id, &error, &self.values(&shown)),
+            Err(error) => {
+                let near = nearest(spec, &self.existing).join(", ");
+                failed(id, &error, &Values { near: &near, ..self.values(&shown) })
+            }
         }
     }
 

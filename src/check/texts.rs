@@ -8,6 +8,8 @@ pub(super) struct Values<'a> {
     pub(super) mailbox: &'a str,
     /// The folder, as the job names it.
     pub(super) spec: &'a str,
+    /// The names of folders that are there.
+    pub(super) near: &'a str,
 }
 
 /// The vendor's page by its name, and what is wrong and the next step in English and in Dutch.
@@ -43,6 +45,7 @@ impl Cause {
                     "account" => values.account,
                     "mailbox" => values.mailbox,
                     "folder" => values.spec,
+                    "near" => values.near,
                     _ => error.trim_end_matches('.'),
                 });
                 rest = after.to_owned();
@@ -473,11 +476,11 @@ impl Cause {
             Self::FolderMissing => text(
                 "",
                 [
-                    "The folder `{folder}` is not in `{mailbox}`: {error}.",
+                    "There is no folder `{folder}` in `{mailbox}`; the nearest are {near}.",
                     "Correct the name in the job, or create the folder.",
                 ],
                 [
-                    "De map `{folder}` staat niet in `{mailbox}`: {error}.",
+                    "Er is geen map `{folder}` in `{mailbox}`; het dichtst daarbij komen {near}.",
                     "Verbeter de naam in de taak, of maak de map aan.",
                 ],
             ),
@@ -579,7 +582,12 @@ mod tests {
 
     #[test]
     fn every_cause_says_what_and_what_next_in_both_languages() {
-        let values = Values { account: "invoices", mailbox: "facturen@contoso.nl", spec: "Inbox/Processed" };
+        let values = Values {
+            account: "invoices",
+            mailbox: "facturen@contoso.nl",
+            spec: "Inbox/Processed",
+            near: "`Inbox`, `Inbox/Proces`",
+        };
         let mut all = String::new();
         for cause in Cause::ALL {
             let [english, dutch] = cause.texts(&values, "the service's answer {mailbox}.");

@@ -193,6 +193,9 @@ impl Delivery {
     }
 
     /// Files, items and links, inline ones included, in the order they stand in the message.
+    ///
+    /// A message of which nothing could be read ([`Defect::Unreadable`](crate::Defect::Unreadable)) has one: itself, so
+    /// that a handler that only keeps attachments loses nothing.
     #[must_use]
     pub fn attachments(&self) -> &[Delivered] {
         &self.attachments
@@ -291,7 +294,8 @@ impl Delivered {
             .await
             .map_err(|e| failed("remove unfinished files from", &folder, e))?;
         let target = folder.join(&self.file_name);
-        let part = folder.join(format!("{}.part", self.file_name));
+        // The dot keeps it apart from attachments that are called so: no `file_name` begins with one.
+        let part = folder.join(format!(".{}.part", self.file_name));
         let mut file = tokio::fs::File::create(&part).await.map_err(|e| failed("create", &part, e))?;
         let (mut bytes, mut hash) = (0, Sha256::new());
         let mut content = self.content().into_stream();

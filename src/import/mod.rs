@@ -312,7 +312,8 @@ impl Importer {
         remembered: &[String],
     ) -> Result<AccountReport, RunError> {
         let info = &account.info;
-        match self.check_mailbox(info, remembered).and_then(|()| account.open()) {
+        // Of an account that cannot be opened the name may be unknown too, and its own error says why.
+        match account.open().and_then(|account| self.check_mailbox(info, remembered).map(|()| account)) {
             Ok(account) => run::run(shared, account).await,
             Err(error) => {
                 let error = error.with_account(&info.account).with_provider(info.provider.clone());

@@ -67,7 +67,7 @@ pub struct MessageRecord {
     pub fate: Fate,
     /// Why; set unless imported.
     pub reason: Option<Reason>,
-    /// Whether a hand-over of it has failed in this run and will be repeated in a later one.
+    /// Whether a hand-over of it has failed, in this run or before, and will be repeated in a later one.
     pub will_retry: bool,
     /// The delivery's id, if there was a hand-over in this run.
     pub delivery: Option<String>,

@@ -84,7 +84,7 @@ impl Run<'_> {
             message: message.clone(),
             attachments,
             raw: Opener(Arc::new(move || {
-                account.download_attachment(&id, &crate::AttachmentId::raw()).with_tap(passed.failure_tap())
+                account.download_attachment(&id, &AttachmentId::raw()).with_tap(passed.failure_tap())
             })),
         }
     }

@@ -57,8 +57,8 @@ use left::without_content;
 use settle::{settled_reason, shorten};
 
 use crate::{
-    Access, AttachmentKind, Content, Context, Error, ErrorKind, Folder, FolderId, FolderSpec, MailAccount, Message,
-    MessageId, MoveOutcome, Query, Result,
+    Access, Attachment, AttachmentId, AttachmentKind, Content, Context, Defect, Error, ErrorKind, Folder, FolderId,
+    FolderSpec, MailAccount, Message, MessageId, MoveOutcome, Query, Result,
     store::{Find, Ledger, Place, Recorded, Row, Scope, Step},
 };
 

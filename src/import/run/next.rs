@@ -135,6 +135,7 @@ impl Run<'_> {
         match listed {
             Ok((message, permit)) => {
                 self.report.counts.seen += 1;
+                let message = with_itself(message);
                 Ok(Next::Candidate(Box::new(Candidate { message, permit, row: None, late: false })))
             }
             Err(error) => {
@@ -218,7 +219,7 @@ impl Run<'_> {
             self.settle_gone(row);
             return Ok(None);
         };
-        Ok(Some(Candidate { message, permit: None, row: Some(row), late: false }))
+        Ok(Some(Candidate { message: with_itself(message), permit: None, row: Some(row), late: false }))
     }
 
     /// A row that the complete listing did not show.
@@ -314,4 +315,15 @@ impl Run<'_> {
             Err(error) => Err(error),
         }
     }
+}
+
+/// A message of which nothing could be read looks as if nothing were attached. The host is given all of it instead, to
+/// be kept like any attachment; if that cannot be read either, the hand-over fails and is tried again.
+fn with_itself(mut message: Message) -> Message {
+    if message.attachments.is_empty() && message.defects.contains(&Defect::Unreadable) {
+        let mut itself = Attachment::new(AttachmentId::raw(), "message/rfc822");
+        itself.kind = AttachmentKind::Item;
+        message.attachments.push(itself);
+    }
+    message
 }
