@@ -13,8 +13,8 @@
 set -eu
 cd "$(dirname "$0")"
 
-# A C compiler for SQLite and the cryptography; Dovecot as the IMAP server that the tests start for themselves.
-packages='ca-certificates gcc libc6-dev make dovecot-core dovecot-imapd'
+# A C compiler for SQLite and the cryptography; Dovecot and PostgreSQL as servers that the tests start for themselves.
+packages='ca-certificates gcc libc6-dev make dovecot-core dovecot-imapd postgresql'
 
 setup() {
     command -v apt-get >/dev/null || {

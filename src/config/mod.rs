@@ -31,6 +31,7 @@
 //! | a variable that is not set, a secret or CA file that cannot be read | its accounts | first need |
 //! | the processed folder is the import folder | the account, in that job | the run |
 //! | the database cannot be opened | everything | the first run |
+//! | a key for stored sign-ins that is missing or none | the accounts that people sign in to | first need |
 //!
 //! Using an account is [`MailApp::account`]; using a job is [`MailApp::importer`]. An account of a job that cannot be
 //! opened is an error in the report of the run, beside the other accounts' results.
@@ -53,8 +54,6 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::OnceCell;
-
 pub use registry::Registry;
 pub use state::StateConfig;
 
@@ -62,10 +61,12 @@ use crate::{
     Context, Error, ErrorKind, ImportJob, Importer, Ledger, MailAccount, MailboxInfo, Result,
     import::JobAccount,
     setting::{Field, Kind},
+    store::TokenStore,
 };
 use account::{Account, Accounts};
 use file::{Document, suggest};
 use job::Job;
+use state::Stores;
 
 /// A configuration file, ready for use: its accounts, its jobs and its ledger.
 ///
@@ -97,11 +98,10 @@ pub struct MailApp {
     document: Document,
     registry: Registry,
     context: Context,
-    state: StateConfig,
     accounts: Accounts,
     jobs: Vec<Job>,
     opened: Opened,
-    ledger: OnceCell<Arc<dyn Ledger>>,
+    stores: Stores,
 }
 
 /// The accounts that were opened, by name: each is opened once, so that its connections and limits are shared.
@@ -192,12 +192,11 @@ impl Loader {
         Ok(MailApp {
             document,
             registry: self.registry,
+            stores: Stores::new(state, self.context.clone()),
             context: self.context,
-            state,
             accounts,
             jobs,
             opened: Opened::default(),
-            ledger: OnceCell::new(),
         })
     }
 }
@@ -231,7 +230,14 @@ impl MailApp {
     /// With this ledger instead of the one that `[state]` names.
     #[must_use]
     pub fn with_ledger(mut self, ledger: Arc<dyn Ledger>) -> Self {
-        self.ledger = OnceCell::new_with(Some(ledger));
+        self.stores = self.stores.with_ledger(ledger);
+        self
+    }
+
+    /// With this store of sign-ins instead of the one that `[state]` names.
+    #[must_use]
+    pub fn with_token_store(mut self, tokens: Arc<dyn TokenStore>) -> Self {
+        self.stores = self.stores.with_token_store(tokens);
         self
     }
 
@@ -322,7 +328,7 @@ impl MailApp {
     /// `[state]` of the file.
     #[must_use]
     pub fn state(&self) -> &StateConfig {
-        &self.state
+        self.stores.config()
     }
 
     /// The ledger; opened by the first call.
@@ -332,7 +338,17 @@ impl MailApp {
     /// [`ErrorKind::Storage`] when the database cannot be opened; [`ErrorKind::Unsupported`] when it is of a kind that
     /// is not built into this program; [`ErrorKind::InvalidConfig`] when its URL cannot be read.
     pub async fn ledger(&self) -> Result<Arc<dyn Ledger>> {
-        self.ledger.get_or_try_init(|| self.state.open(&self.context)).await.map(Arc::clone)
+        self.stores.ledger().await
+    }
+
+    /// The stored sign-ins; the database is the ledger's. Opened by the first call, which also reads the key.
+    ///
+    /// # Errors
+    ///
+    /// As [`ledger`](Self::ledger), and [`ErrorKind::InvalidConfig`] for a key that cannot be read or is none. That
+    /// there is no key at all is an error of storing a sign-in.
+    pub async fn token_store(&self) -> Result<Arc<dyn TokenStore>> {
+        self.stores.tokens().await
     }
 
     fn deferred(&self, account: &Account) -> JobAccount {

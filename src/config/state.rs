@@ -1,4 +1,4 @@
-//! `[state]`: where the ledger lives.
+//! `[state]`: where the ledger and the sign-ins live, and the one store that both are opened in.
 
 use std::{
     path::{Path, PathBuf},
@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde::Deserialize;
+use tokio::sync::OnceCell;
 use toml::{Table, Value as Toml};
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
     kinds,
     value::{self, Problem},
 };
-use crate::{Context, Error, ErrorKind, Ledger, Result, Secret, SecretSource};
+use crate::{Context, Error, ErrorKind, Ledger, Result, Secret, SecretSource, store::TokenStore};
 
 /// The database file's name where `[state]` names none; it lies beside the configuration file.
 const DEFAULT_FILE: &str = "mail-account.db";
@@ -29,7 +30,7 @@ pub struct StateConfig {
     pub url: Option<SecretSource>,
     /// The key that seals stored sign-ins: 32 bytes, base64.
     pub key: Option<SecretSource>,
-    /// Stores sign-ins without sealing them.
+    /// Stores sign-ins without sealing them. Beside `key` it only lets those be read that were stored so before.
     pub plaintext_tokens: bool,
 }
 
@@ -55,35 +56,119 @@ pub(super) fn state(document: &Document, value: Option<Toml>) -> Result<StateCon
     Ok(state)
 }
 
-impl StateConfig {
-    /// Opens the ledger; makes the database file, but no folder.
-    pub(super) async fn open(&self, context: &Context) -> Result<Arc<dyn Ledger>> {
-        match (&self.path, &self.url) {
-            (Some(path), _) => open_file(path, context).await,
-            (None, Some(url)) => open_url(&url.read("state.url")?, context).await,
-            (None, None) => Err(Error::new(ErrorKind::InvalidConfig, "`state.path` is missing")),
+/// The store that `[state]` names, opened when it is first needed. Clones are the same store.
+#[derive(Clone, Debug)]
+pub(super) struct Stores {
+    config: Arc<StateConfig>,
+    context: Context,
+    store: Arc<OnceCell<Store>>,
+    ledger: Arc<OnceCell<Arc<dyn Ledger>>>,
+    tokens: Arc<OnceCell<Arc<dyn TokenStore>>>,
+}
+
+impl Stores {
+    pub(super) fn new(config: StateConfig, context: Context) -> Self {
+        Self {
+            config: Arc::new(config),
+            context,
+            store: Arc::default(),
+            ledger: Arc::default(),
+            tokens: Arc::default(),
         }
+    }
+
+    /// With this ledger instead.
+    pub(super) fn with_ledger(mut self, ledger: Arc<dyn Ledger>) -> Self {
+        self.ledger = Arc::new(OnceCell::new_with(Some(ledger)));
+        self
+    }
+
+    /// With this store of sign-ins instead.
+    pub(super) fn with_token_store(mut self, tokens: Arc<dyn TokenStore>) -> Self {
+        self.tokens = Arc::new(OnceCell::new_with(Some(tokens)));
+        self
+    }
+
+    pub(super) fn config(&self) -> &StateConfig {
+        &self.config
+    }
+
+    pub(super) async fn ledger(&self) -> Result<Arc<dyn Ledger>> {
+        let open = async || Ok(ledger_of(self.store().await?));
+        self.ledger.get_or_try_init(open).await.map(Arc::clone)
+    }
+
+    /// The key is read by the first call, so that who stores no sign-in needs none.
+    pub(super) async fn tokens(&self) -> Result<Arc<dyn TokenStore>> {
+        let open = async || tokens_of(self.store().await?, &self.config);
+        self.tokens.get_or_try_init(open).await.map(Arc::clone)
+    }
+
+    /// Makes the database file, but no folder.
+    async fn store(&self) -> Result<&Store> {
+        let open = async || match (&self.config.path, &self.config.url) {
+            (Some(path), _) => open_file(path, &self.context).await,
+            (None, Some(url)) => open_url(&url.read("state.url")?, &self.context).await,
+            (None, None) => Err(Error::new(ErrorKind::InvalidConfig, "`state.path` is missing")),
+        };
+        self.store.get_or_try_init(open).await
     }
 }
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use crate::SqlStore as Store;
+
+/// There is none in this program.
+#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+#[derive(Debug)]
+enum Store {}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn ledger_of(store: &Store) -> Arc<dyn Ledger> {
+    Arc::new(store.clone())
+}
+
+#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+fn ledger_of(store: &Store) -> Arc<dyn Ledger> {
+    match *store {}
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn tokens_of(store: &Store, config: &StateConfig) -> Result<Arc<dyn TokenStore>> {
+    let mut store = store.clone();
+    if let Some(key) = &config.key {
+        let invalid = |what| Error::new(ErrorKind::InvalidConfig, format!("`state.key` {what}"));
+        store = store.with_keys(crate::store::KeyRing::parse(&key.read("state.key")?).map_err(invalid)?);
+    }
+    if config.plaintext_tokens {
+        store = store.with_plaintext_tokens();
+    }
+    Ok(Arc::new(store))
+}
+
+#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+fn tokens_of(store: &Store, _config: &StateConfig) -> Result<Arc<dyn TokenStore>> {
+    match *store {}
+}
+
 #[cfg(feature = "sqlite")]
-async fn open_file(path: &Path, context: &Context) -> Result<Arc<dyn Ledger>> {
-    Ok(Arc::new(crate::SqlStore::open(path).await?.with_context(context.clone())))
+async fn open_file(path: &Path, context: &Context) -> Result<Store> {
+    Ok(Store::open(path).await?.with_context(context.clone()))
 }
 
 #[cfg(not(feature = "sqlite"))]
-async fn open_file(path: &Path, _context: &Context) -> Result<Arc<dyn Ledger>> {
+async fn open_file(path: &Path, _context: &Context) -> Result<Store> {
     Err(not_built(&format!("the state `{}` is an SQLite database", path.display()), "sqlite"))
 }
 
 #[cfg(feature = "postgres")]
-async fn open_url(url: &Secret, context: &Context) -> Result<Arc<dyn Ledger>> {
+async fn open_url(url: &Secret, context: &Context) -> Result<Store> {
     check_url(url)?;
-    Ok(Arc::new(crate::SqlStore::connect(url.expose()).await?.with_context(context.clone())))
+    Ok(Store::connect(url.expose()).await?.with_context(context.clone()))
 }
 
 #[cfg(not(feature = "postgres"))]
-async fn open_url(url: &Secret, _context: &Context) -> Result<Arc<dyn Ledger>> {
+async fn open_url(url: &Secret, _context: &Context) -> Result<Store> {
     check_url(url)?;
     Err(not_built("`state.url` names a PostgreSQL database", "postgres"))
 }

@@ -1,13 +1,17 @@
-//! Durable memory: what each job did with each message.
+//! Durable memory: what each job did with each message, and who has signed in.
 //!
-//! [`Ledger`] is the contract that the importer relies on; `SqlStore` implements it on SQLite (feature `sqlite`).
+//! [`Ledger`] is the contract that the importer relies on, [`TokenStore`] the one that delegated accounts rely on;
+//! `SqlStore` implements both on SQLite (feature `sqlite`) and PostgreSQL (feature `postgres`).
 //!
 //! | file | what it holds |
 //! |---|---|
 //! | `mod.rs` | the trait and its nouns |
 //! | `tokens.rs` | the trait for sign-ins, and its nouns |
+//! | `seal.rs` | secrets sealed under the host's key |
 //! | `sql/` | `SqlStore`: the tables, migrations, leases, and the one committer |
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod seal;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;
 mod tokens;
@@ -17,6 +21,8 @@ use std::{fmt, time::Duration};
 use async_trait::async_trait;
 use jiff::Timestamp;
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use seal::KeyRing;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use sql::SqlStore;
 pub use tokens::{Pending, Purpose, RefreshLease, SignIn, SignInId, SignInNeeded, Signer, Taken, TokenStore};

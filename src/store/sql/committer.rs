@@ -20,13 +20,14 @@ use tokio::sync::oneshot;
 use super::{
     Disk,
     db::{Arg, Connection, Record},
+    hand_overs::{self, StateHash},
     lease,
     owner::Owner,
-    rows,
+    rows, sign_ins,
 };
 use crate::{
     Context, Error, ErrorKind, MessageKey, Result,
-    store::{Lease, Row, Scope},
+    store::{Lease, Pending, RefreshLease, Row, Scope, SignIn, SignInId, seal::Sealer},
 };
 
 /// How many calls share one transaction at most: other processes wait for its end.
@@ -41,6 +42,12 @@ pub(super) enum Work {
     Write { lease: Lease, rows: Vec<Row> },
     Retry { job: String, key: Option<MessageKey> },
     Baseline { scope: Scope, now: Timestamp },
+    Lock { id: SignInId, ttl: Duration },
+    Unlock { lease: RefreshLease },
+    PutSignIn { id: SignInId, sign_in: Box<SignIn>, replace: bool, sealer: Arc<Sealer> },
+    Forget { id: SignInId },
+    Begin { pending: Box<Pending>, sealer: Arc<Sealer> },
+    TakePending { state: StateHash, now: Timestamp },
 }
 
 /// What the call returns: a token, a count or a time, if anything.
@@ -104,6 +111,11 @@ impl Transaction<'_> {
 
     pub(super) fn is_sqlite(&self) -> bool {
         self.connection.is_sqlite()
+    }
+
+    /// Of the store that the call was made on.
+    pub(super) fn context(&self) -> &Context {
+        self.context
     }
 
     /// The time that leases count by.
@@ -275,6 +287,14 @@ impl Committer {
                 Ok(Some(i64::try_from(count).unwrap_or(i64::MAX)))
             }
             Work::Baseline { scope, now } => lease::baseline(tx, scope, *now).await.map(Some),
+            Work::Lock { id, ttl } => sign_ins::lock(tx, &self.owner, id, *ttl).await,
+            Work::Unlock { lease } => sign_ins::unlock(tx, lease).await.map(|()| None),
+            Work::PutSignIn { id, sign_in, replace, sealer } => {
+                sign_ins::put(tx, sealer, id, sign_in, *replace).await.map(Some)
+            }
+            Work::Forget { id } => sign_ins::forget(tx, id).await.map(|()| None),
+            Work::Begin { pending, sealer } => hand_overs::put(tx, sealer, pending).await.map(|()| None),
+            Work::TakePending { state, now } => hand_overs::take(tx, state, *now).await,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Leases: one run at a time writes about a scope, and a late write of an earlier one is refused.
+//! Leases: one run at a time writes about a scope, and a late write of an earlier one is refused. The right to refresh
+//! a sign-in is taken the same way; see `sign_ins.rs`.
 
 use std::time::Duration;
 
@@ -15,11 +16,43 @@ use crate::{
     store::{Lease, Scope},
 };
 
+/// The columns of a lease, in whatever table; see [`Held::read`].
+macro_rules! lease_columns {
+    () => {
+        "token, owner, host, boot, ttl, expires"
+    };
+}
+pub(super) use lease_columns;
+
+/// The statements about the lease in a row of this table.
+macro_rules! lease_statements {
+    ($table:literal) => {
+        $crate::store::sql::lease::Statements {
+            shorten: concat!("UPDATE ", $table, " SET expires = $2 WHERE id = $1"),
+            take: concat!(
+                "UPDATE ",
+                $table,
+                " SET token = token + 1, owner = $2, host = $3, boot = $4, ttl = $5, expires = $6
+                 WHERE id = $1 RETURNING token"
+            ),
+        }
+    };
+}
+pub(super) use lease_statements;
+
+pub(super) struct Statements {
+    pub(super) shorten: &'static str,
+    pub(super) take: &'static str,
+}
+
+const STATEMENTS: Statements = lease_statements!("mail_account_scopes");
+
 macro_rules! select_lease {
     ($suffix:literal) => {
         concat!(
-            "SELECT id, token, owner, host, boot, ttl, expires, baseline \
-             FROM mail_account_scopes WHERE job = $1 AND mailbox = $2",
+            "SELECT id, baseline, ",
+            lease_columns!(),
+            " FROM mail_account_scopes WHERE job = $1 AND mailbox = $2",
             $suffix
         )
     };
@@ -30,35 +63,47 @@ pub(super) const SELECT: &str = select_lease!("");
 /// On PostgreSQL another writer could take the lease over between our look and our commit. SQLite has one writer.
 const SELECT_LOCKED: &str = select_lease!(" FOR UPDATE");
 
-/// What the database knows about a scope.
+/// What a row tells about its lease.
 #[derive(Debug)]
-pub(super) struct State {
-    pub(super) id: i64,
+pub(super) struct Held {
     token: i64,
     holder: Option<(String, Machine)>,
     ttl: i64,
     expires: i64,
+}
+
+impl Held {
+    /// From [`lease_columns`], the first of which has this number.
+    pub(super) fn read(record: &Record, first: usize) -> sqlx::Result<Self> {
+        let text = |column: usize| record.text(first + column);
+        let int = |column: usize| Ok::<_, sqlx::Error>(record.int(first + column)?.unwrap_or_default());
+        let machine = Machine { host: text(2)?.unwrap_or_default(), boot: text(3)?.unwrap_or_default() };
+        Ok(Self { token: int(0)?, holder: text(1)?.map(|id| (id, machine)), ttl: int(4)?, expires: int(5)? })
+    }
+}
+
+/// What the database knows about a scope.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) id: i64,
     pub(super) baseline: Option<Timestamp>,
+    held: Held,
 }
 
 impl State {
     pub(super) fn read(record: &Record) -> sqlx::Result<Self> {
-        let machine = Machine { host: record.text(3)?.unwrap_or_default(), boot: record.text(4)?.unwrap_or_default() };
         Ok(Self {
             id: record.int(0)?.unwrap_or_default(),
-            token: record.int(1)?.unwrap_or_default(),
-            holder: record.text(2)?.map(|id| (id, machine)),
-            ttl: record.int(5)?.unwrap_or_default(),
-            expires: record.int(6)?.unwrap_or_default(),
-            baseline: record.int(7)?.map(from_micros).transpose()?,
+            baseline: record.int(1)?.map(from_micros).transpose()?,
+            held: Held::read(record, 2)?,
         })
     }
 
     /// Refuses a lease that somebody else has taken over, or that was given back.
     fn is_current(&self, lease: &Lease) -> Result<()> {
-        let why = if self.token != lease.token {
-            format!("was taken over by run {}", self.token)
-        } else if self.holder.is_none() {
+        let why = if self.held.token != lease.token {
+            format!("was taken over by run {}", self.held.token)
+        } else if self.held.holder.is_none() {
             "was given back".to_owned()
         } else {
             return Ok(());
@@ -69,7 +114,7 @@ impl State {
     /// Refuses a lease that no longer holds.
     pub(super) fn holds(&self, lease: &Lease, now: i64) -> Result<()> {
         self.is_current(lease)?;
-        if self.expires <= now {
+        if self.held.expires <= now {
             return Err(lost(lease, "has expired"));
         }
         Ok(())
@@ -121,30 +166,36 @@ pub(super) async fn acquire(
     ttl: Duration,
 ) -> Result<Option<i64>, Refusal> {
     let found = state_or_new(tx, scope).await?;
+    Ok(take(tx, owner, &STATEMENTS, found.id.into(), &found.held, ttl).await?)
+}
+
+/// Takes the lease in the row with this id, which was found `held`: the token, or `None` when somebody else has it.
+pub(super) async fn take(
+    tx: &mut Transaction<'_>,
+    owner: &Owner,
+    statements: &Statements,
+    row: Arg,
+    held: &Held,
+    ttl: Duration,
+) -> sqlx::Result<Option<i64>> {
     let now = tx.now().await?;
-    if let Some((id, machine)) = &found.holder
-        && found.expires > now
+    if let Some((id, machine)) = &held.holder
+        && held.expires > now
         && !owner.is_dead(id, machine)
     {
         // The clock was set back since the holder wrote this. Without a new bound a paused holder would keep the
         // lease for as long as the clock was set back.
-        if found.expires > now.saturating_add(found.ttl) {
-            tx.run(
-                "UPDATE mail_account_scopes SET expires = $2 WHERE id = $1",
-                vec![found.id.into(), now.saturating_add(found.ttl).into()],
-            )
-            .await?;
+        if held.expires > now.saturating_add(held.ttl) {
+            tx.run(statements.shorten, vec![row, now.saturating_add(held.ttl).into()]).await?;
         }
         return Ok(None);
     }
     let ttl = length(ttl);
     let taken = tx
         .one(
-            "UPDATE mail_account_scopes
-             SET token = token + 1, owner = $2, host = $3, boot = $4, ttl = $5, expires = $6
-             WHERE id = $1 RETURNING token",
+            statements.take,
             vec![
-                found.id.into(),
+                row,
                 owner.id.as_str().into(),
                 owner.machine.host.as_str().into(),
                 owner.machine.boot.as_str().into(),
@@ -154,7 +205,7 @@ pub(super) async fn acquire(
         )
         .await?;
     tx.has_changed();
-    Ok(taken.map(|record| record.int(0)).transpose()?.flatten())
+    taken.map(|record| record.int(0)).transpose().map(Option::flatten)
 }
 
 pub(super) async fn renew(tx: &mut Transaction<'_>, lease: &Lease, ttl: Duration) -> Result<(), Refusal> {
@@ -164,7 +215,7 @@ pub(super) async fn renew(tx: &mut Transaction<'_>, lease: &Lease, ttl: Duration
     found.is_current(lease)?;
     let ttl = length(ttl);
     // Never to an earlier moment: the clock may have been set back, and may be set right again.
-    let expires = tx.now().await?.saturating_add(ttl).max(found.expires);
+    let expires = tx.now().await?.saturating_add(ttl).max(found.held.expires);
     tx.run(
         "UPDATE mail_account_scopes SET ttl = $2, expires = $3 WHERE id = $1",
         vec![found.id.into(), ttl.into(), expires.into()],

@@ -1,4 +1,4 @@
-//! [`SqlStore`]: the ledger in a SQL database. The same statements run on SQLite and on PostgreSQL.
+//! [`SqlStore`]: the ledger and the sign-ins in a SQL database. The same statements run on SQLite and on PostgreSQL.
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -9,15 +9,18 @@
 //! | `lease.rs` | leases with their fencing token |
 //! | `owner.rs` | telling that the holder of a lease is dead, with a file lock |
 //! | `rows.rs` | rows as columns: writing, finding, queueing for another try |
+//! | `sign_ins.rs`, `hand_overs.rs` | sign-ins as columns, and those that have begun |
 //! | `fault.rs` | what a database's failure means, and what to do about it |
 
 mod committer;
 mod db;
 mod fault;
+mod hand_overs;
 mod lease;
 mod owner;
 mod rows;
 mod schema;
+mod sign_ins;
 #[cfg(all(test, feature = "sqlite"))]
 mod tests;
 
@@ -34,13 +37,17 @@ use self::{
     committer::{Committer, Work},
     db::{Arg, Connection, Readers, Record, Target},
     fault::Disk,
+    hand_overs::StateHash,
     owner::Owner,
     schema::{Failed, STEPS},
 };
-use super::{Find, Lease, Ledger, Row, Scope};
-use crate::{Context, MessageKey, Result};
+use super::{
+    Find, KeyRing, Lease, Ledger, Pending, RefreshLease, Row, Scope, SignIn, SignInId, Taken, TokenStore, seal::Sealer,
+};
+use crate::{Context, MessageKey, Result, Secret};
 
-/// The [`Ledger`] in a SQL database: SQLite in one file (feature `sqlite`), or PostgreSQL (feature `postgres`).
+/// The [`Ledger`] and the [`TokenStore`] in a SQL database: SQLite in one file (feature `sqlite`), or PostgreSQL
+/// (feature `postgres`).
 ///
 /// Cheap to clone; clones are the same opened store. What a call has written is on disk when it returns (SQLite in WAL
 /// mode with `synchronous=FULL`). Calls that wait at the same moment share one transaction and its sync.
@@ -51,6 +58,8 @@ use crate::{Context, MessageKey, Result};
 ///
 /// While a store is open, a locked file in the folder `<path>-owners` shows that its process lives: the lease of one
 /// that died is taken over at once. Leave that folder alone while a job runs.
+///
+/// Sign-ins are stored sealed; give the keys [`with_keys`](Self::with_keys). Without any only the ledger can be used.
 ///
 /// Times are kept in whole microseconds.
 ///
@@ -80,6 +89,7 @@ use crate::{Context, MessageKey, Result};
 pub struct SqlStore {
     shared: Arc<Shared>,
     context: Context,
+    sealer: Arc<Sealer>,
 }
 
 struct Shared {
@@ -159,13 +169,28 @@ impl SqlStore {
         let disk = Arc::new(disk);
         let committer = Arc::new(Committer::new(Arc::clone(&disk), owner, connection));
         let shared = Shared { disk, readers: Readers::new(), committer };
-        Ok(Self { shared: Arc::new(shared), context: Context::default() })
+        Ok(Self { shared: Arc::new(shared), context: Context::default(), sealer: Arc::default() })
     }
 
     /// The same opened store with another clock. On SQLite leases expire by it; on PostgreSQL by the server's.
     #[must_use]
     pub fn with_context(mut self, context: Context) -> Self {
         self.context = context;
+        self
+    }
+
+    /// The same opened store, sealing sign-ins with these keys.
+    #[must_use]
+    pub fn with_keys(mut self, keys: KeyRing) -> Self {
+        self.sealer = Arc::new(Sealer { ring: Some(Arc::new(keys)), plaintext: self.sealer.plaintext });
+        self
+    }
+
+    /// The same opened store, which may hold sign-ins in plain text: it writes them so without a key, and reads them
+    /// so with or without one. Whoever can read the database can then read the mailboxes.
+    #[must_use]
+    pub fn with_plaintext_tokens(mut self) -> Self {
+        self.sealer = Arc::new(Sealer { ring: self.sealer.ring.clone(), plaintext: true });
         self
     }
 
@@ -253,5 +278,68 @@ impl Ledger for SqlStore {
         }
         let baseline = self.write(Work::Baseline { scope: scope.clone(), now }).await?;
         baseline.map_or(Ok(now), |micros| rows::from_micros(micros).map_err(|e| self.failed(e)))
+    }
+}
+
+#[async_trait]
+impl TokenStore for SqlStore {
+    async fn ready(&self) -> Result<()> {
+        self.sealer.can_seal(&"a sign-in")
+    }
+
+    async fn sign_in(&self, id: &SignInId) -> Result<Option<SignIn>> {
+        let records = self.read(sign_ins::SELECT, sign_ins::id_args(id)).await?;
+        let sealed = records.first().map(sign_ins::read).transpose().map_err(|e| self.failed(e))?;
+        sealed.map(|sealed| sealed.open(&self.sealer, id)).transpose()
+    }
+
+    async fn put_sign_in(&self, id: &SignInId, sign_in: &SignIn, replace: bool) -> Result<i64> {
+        let sealer = Arc::clone(&self.sealer);
+        let work = Work::PutSignIn { id: id.clone(), sign_in: Box::new(sign_in.clone()), replace, sealer };
+        self.write(work).await.map(Option::unwrap_or_default)
+    }
+
+    async fn forget_sign_in(&self, id: &SignInId) -> Result<()> {
+        self.write(Work::Forget { id: id.clone() }).await.map(drop)
+    }
+
+    async fn sign_ins(&self) -> Result<Vec<(SignInId, Timestamp)>> {
+        let records = self.read(sign_ins::LIST, Vec::new()).await?;
+        records.iter().map(sign_ins::listed).collect::<sqlx::Result<_>>().map_err(|e| self.failed(e))
+    }
+
+    async fn lock(&self, id: &SignInId, ttl: Duration) -> Result<Option<RefreshLease>> {
+        let token = self.write(Work::Lock { id: id.clone(), ttl }).await?;
+        Ok(token.map(|token| RefreshLease { id: id.clone(), token }))
+    }
+
+    async fn unlock(&self, lease: &RefreshLease) -> Result<()> {
+        self.write(Work::Unlock { lease: lease.clone() }).await.map(drop)
+    }
+
+    async fn put_pending(&self, pending: &Pending) -> Result<()> {
+        let work = Work::Begin { pending: Box::new(pending.clone()), sealer: Arc::clone(&self.sealer) };
+        self.write(work).await.map(drop)
+    }
+
+    async fn take_pending(&self, state: &Secret, now: Timestamp) -> Result<Taken> {
+        let hash = StateHash::of(state);
+        let records = self.read(hand_overs::SELECT, vec![hash.arg()]).await?;
+        let Some(found) = records.first().map(hand_overs::read).transpose().map_err(|e| self.failed(e))? else {
+            return Ok(Taken::Unknown);
+        };
+        let account = found.account.clone();
+        if found.is_used {
+            return Ok(Taken::Used { account });
+        }
+        if found.expires <= now {
+            return Ok(Taken::Expired { account });
+        }
+        // Opened before it is used up: without its key nothing is lost.
+        let pending = found.open(&self.sealer, state)?;
+        match self.write(Work::TakePending { state: hash, now }).await? {
+            Some(_) => Ok(Taken::Open(pending)),
+            None => Ok(Taken::Used { account }),
+        }
     }
 }

@@ -318,7 +318,7 @@ fn count(n: i64) -> sqlx::Result<u32> {
     u32::try_from(n).map_err(|e| sqlx::Error::Decode(e.into()))
 }
 
-fn missing(column: &str) -> sqlx::Error {
+pub(super) fn missing(column: &str) -> sqlx::Error {
     sqlx::Error::Decode(format!("the column `{column}` holds a value that this version does not know").into())
 }
 

@@ -10,12 +10,13 @@ use super::db::Connection;
 ///
 /// Integers and times (microseconds since 1970 in UTC, without leap seconds) are `bigint`, so that the same text and
 /// the same binding work on both databases.
-pub(super) const STEPS: &[Step] = &[Step {
-    version: 1,
-    statements: &[
-        // One row for each (job, mailbox): a small number for the rows of messages to refer to, the lease, and when
-        // `since = "now"` began.
-        "CREATE TABLE IF NOT EXISTS mail_account_scopes (
+pub(super) const STEPS: &[Step] =
+    &[Step { version: 1, statements: MESSAGES }, Step { version: 2, statements: SIGN_INS }];
+
+const MESSAGES: &[&str] = &[
+    // One row for each (job, mailbox): a small number for the rows of messages to refer to, the lease, and when
+    // `since = "now"` began.
+    "CREATE TABLE IF NOT EXISTS mail_account_scopes (
             id bigint NOT NULL PRIMARY KEY,
             job text NOT NULL,
             mailbox text NOT NULL,
@@ -28,10 +29,10 @@ pub(super) const STEPS: &[Step] = &[Step {
             baseline bigint,
             UNIQUE (job, mailbox)
         )",
-        // The columns at the end are what the searches ask for, each written down once and kept true by the database:
-        // `settled_at` is what the watermark is made of, the others mark the few rows that a search is about. As columns
-        // they are compared for equality, which makes the planner prefer their indexes whatever its statistics say.
-        "CREATE TABLE IF NOT EXISTS mail_account_messages (
+    // The columns at the end are what the searches ask for, each written down once and kept true by the database:
+    // `settled_at` is what the watermark is made of, the others mark the few rows that a search is about. As columns
+    // they are compared for equality, which makes the planner prefer their indexes whatever its statistics say.
+    "CREATE TABLE IF NOT EXISTS mail_account_messages (
             scope bigint NOT NULL REFERENCES mail_account_scopes (id),
             key text NOT NULL,
             discriminator bigint NOT NULL,
@@ -74,23 +75,68 @@ pub(super) const STEPS: &[Step] = &[Step {
                 (CASE WHEN step = 3 AND place = 0 THEN 1 END) STORED,
             PRIMARY KEY (scope, key, discriminator)
         )",
-        "CREATE INDEX IF NOT EXISTS mail_account_messages_handle
+    "CREATE INDEX IF NOT EXISTS mail_account_messages_handle
             ON mail_account_messages (scope, account, handle)",
-        "CREATE INDEX IF NOT EXISTS mail_account_messages_subject
+    "CREATE INDEX IF NOT EXISTS mail_account_messages_subject
             ON mail_account_messages (scope, subject_norm)",
-        "CREATE INDEX IF NOT EXISTS mail_account_messages_settled
+    "CREATE INDEX IF NOT EXISTS mail_account_messages_settled
             ON mail_account_messages (scope, settled_at)",
-        // The partial ones stay small however long the ledger grows.
-        "CREATE INDEX IF NOT EXISTS mail_account_messages_unsettled
+    // The partial ones stay small however long the ledger grows.
+    "CREATE INDEX IF NOT EXISTS mail_account_messages_unsettled
             ON mail_account_messages (scope, unsettled, settled_at) WHERE unsettled = 1",
-        "CREATE INDEX IF NOT EXISTS mail_account_messages_pending
+    "CREATE INDEX IF NOT EXISTS mail_account_messages_pending
             ON mail_account_messages (scope, pending) WHERE pending = 1",
-        "CREATE INDEX IF NOT EXISTS mail_account_messages_failing
+    "CREATE INDEX IF NOT EXISTS mail_account_messages_failing
             ON mail_account_messages (scope, failing, key) WHERE failing = 1",
-        "CREATE INDEX IF NOT EXISTS mail_account_messages_remaining
+    "CREATE INDEX IF NOT EXISTS mail_account_messages_remaining
             ON mail_account_messages (scope, remaining, account, received) WHERE remaining = 1",
-    ],
-}];
+];
+
+const SIGN_INS: &[&str] = &[
+    // One row for each person at an app registration: the lease for refreshing, and the sign-in, if there is one. The
+    // secrets in it are sealed for the row's id, which is random and never changes; a row whose sign-in is forgotten
+    // stays, so that neither `version` nor `token` ever comes again.
+    "CREATE TABLE IF NOT EXISTS mail_account_sign_ins (
+            id text NOT NULL PRIMARY KEY,
+            authority text NOT NULL,
+            client_id text NOT NULL,
+            principal text NOT NULL,
+            token bigint NOT NULL DEFAULT 0,
+            owner text,
+            host text,
+            boot text,
+            ttl bigint NOT NULL DEFAULT 0,
+            expires bigint NOT NULL DEFAULT 0,
+            version bigint NOT NULL DEFAULT 0,
+            refresh_token bytea,
+            previous bytea,
+            scopes text,
+            signer_id text,
+            signer_tenant text,
+            signer_name text,
+            signed_in bigint,
+            refreshed bigint,
+            needed_since bigint,
+            needed_code text,
+            needed_why text,
+            UNIQUE (authority, client_id, principal)
+        )",
+    // `state` is the SHA-256 of the parameter: whoever reads the database cannot answer in its name.
+    "CREATE TABLE IF NOT EXISTS mail_account_hand_overs (
+            state bytea NOT NULL PRIMARY KEY,
+            account text NOT NULL,
+            purpose bigint NOT NULL,
+            authority text NOT NULL,
+            client_id text NOT NULL,
+            principal text NOT NULL,
+            verifier bytea,
+            nonce bytea,
+            redirect_uri text NOT NULL,
+            begun bigint NOT NULL,
+            expires bigint NOT NULL,
+            used bigint
+        )",
+];
 
 /// One version.
 #[derive(Debug)]
