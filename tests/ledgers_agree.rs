@@ -1,6 +1,10 @@
-//! The ledger in memory and the one in SQLite give the same answers to the same calls, whatever the calls: tests of
-//! hosts run on the one, hosts on the other.
+//! The ledger in memory and those in SQLite and PostgreSQL give the same answers to the same calls, whatever the calls:
+//! tests of hosts run on the one, hosts on the others.
 #![cfg(feature = "sqlite")]
+
+#[cfg(all(unix, feature = "postgres"))]
+#[path = "support/postgres.rs"]
+mod postgres;
 
 use std::{
     sync::{
@@ -92,11 +96,11 @@ async fn step(
     ledger: &dyn Ledger,
     mut dice: StdRng,
     leases: &[Lease],
+    // The same for all, as a run has it: SQLite takes another one for a clock that was set back.
+    ttl: Duration,
 ) -> (std::result::Result<String, ErrorKind>, Option<Lease>) {
     let dice = &mut dice;
     let scope = Scope::new(pick(dice, &["job", "other"]), pick(dice, &["x@a.example", "y@a.example"]));
-    // The same for all, as a run has it: SQLite takes another one for a clock that was set back.
-    let ttl = Duration::from_secs(10);
     let lease = (!leases.is_empty()).then(|| pick(dice, leases));
     let answer = match (dice.random_range(0..12), lease) {
         (0 | 1, _) => {
@@ -127,6 +131,24 @@ async fn step(
     (answer, None)
 }
 
+/// Many calls to both, the left one of which is what is tested. `pace` moves the clock between them.
+async fn agree(seed: u64, left: &dyn Ledger, right: &dyn Ledger, ttl: Duration, mut pace: impl FnMut(&mut StdRng)) {
+    let mut dice = StdRng::seed_from_u64(seed);
+    let mut leases = Vec::new();
+    for n in 0..250 {
+        let same = StdRng::seed_from_u64(dice.random());
+        let (a, lease) = step(left, same.clone(), &leases, ttl).await;
+        let (b, _) = step(right, same, &leases, ttl).await;
+        assert_eq!(a, b, "seed {seed}, call {n}: the database on the left, memory on the right");
+        leases.extend(lease);
+        pace(&mut dice);
+    }
+    for scope in [("job", "x@a.example"), ("other", "y@a.example")].map(|(job, mailbox)| Scope::new(job, mailbox)) {
+        let (a, b) = (left.find(&scope, Find::Pending).await, right.find(&scope, Find::Pending).await);
+        assert_eq!(told(a), told(b), "seed {seed}");
+    }
+}
+
 #[tokio::test]
 async fn random_calls_have_the_same_answers() {
     for seed in 0..8 {
@@ -135,19 +157,20 @@ async fn random_calls_have_the_same_answers() {
         let context = || Context::default().with_clock(Arc::clone(&clock) as _);
         let sql = SqlStore::open(folder.path().join("state.db")).await.unwrap().with_context(context());
         let memory = MemoryLedger::new().with_context(context());
-        let mut dice = StdRng::seed_from_u64(seed);
-        let mut leases = Vec::new();
-        for n in 0..250 {
-            let same = StdRng::seed_from_u64(dice.random());
-            let (a, lease) = step(&sql, same.clone(), &leases).await;
-            let (b, _) = step(&memory, same, &leases).await;
-            assert_eq!(a, b, "seed {seed}, call {n}: SQLite on the left, memory on the right");
-            leases.extend(lease);
+        agree(seed, &sql, &memory, Duration::from_secs(10), |dice| {
             clock.0.fetch_add(i64::from(dice.random_bool(0.3)), SeqCst);
-        }
-        for scope in [("job", "x@a.example"), ("other", "y@a.example")].map(|(job, mailbox)| Scope::new(job, mailbox)) {
-            let (a, b) = (sql.find(&scope, Find::Pending).await, memory.find(&scope, Find::Pending).await);
-            assert_eq!(told(a), told(b), "seed {seed}");
-        }
+        })
+        .await;
+    }
+}
+
+/// Its leases end by the server's clock, which no test can move: none ends here.
+#[cfg(all(unix, feature = "postgres"))]
+#[tokio::test]
+async fn random_calls_have_the_same_answers_on_postgres() {
+    let server = postgres::Postgres::start();
+    for seed in 0..8 {
+        let sql = SqlStore::connect(&server.database()).await.unwrap();
+        agree(seed, &sql, &MemoryLedger::new(), Duration::from_secs(3600), |_| ()).await;
     }
 }

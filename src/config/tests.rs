@@ -572,3 +572,40 @@ fn a_secret_is_read_when_it_is_first_needed() {
         "[accounts.a]\nprovider = \"imap\"\nhost = \"h\"\nusername = \"u\"\npassword = { env = \"SURELY_NOT_SET_2\" }";
     assert!(app(text).unwrap().accounts().all(|account| account.problem.is_none()));
 }
+
+/// Where a sign-in is stored for a configuration with these lines in `[state]`, or why it is not.
+#[cfg(feature = "sqlite")]
+async fn store_in(folder: &Path, state: &str) -> Result<Arc<dyn TokenStore>> {
+    let store = MailApp::from_str(&format!("[state]\n{state}"), folder)?.token_store().await?;
+    let id = crate::store::SignInId::new("https://login.example/contoso", "app", "jan@contoso.example");
+    let signer = crate::store::Signer::new("oid", "jan@contoso.example");
+    let sign_in = crate::store::SignIn::new(crate::Secret::new("token"), signer, jiff::Timestamp::UNIX_EPOCH);
+    store.put_sign_in(&id, &sign_in, true).await?;
+    store.sign_in(&id).await?.expect("it was just stored");
+    Ok(store)
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn sign_ins_are_stored_beside_the_ledger_under_the_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    std::fs::write(folder.path().join("key.txt"), format!("{key}\n")).unwrap();
+    store_in(folder.path(), &format!("key = \"{key}\"")).await.unwrap();
+    store_in(folder.path(), "key = { file = \"key.txt\" }").await.unwrap();
+    store_in(folder.path(), "plaintext_tokens = true").await.unwrap();
+
+    let app = MailApp::from_str("[state]\nkey = { env = \"SURELY_NOT_SET_2\" }", folder.path()).unwrap();
+    app.ledger().await.expect("it needs no key");
+    let refused = async |state: &str, parts: &[&str]| {
+        let error = store_in(folder.path(), state).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+        for part in parts {
+            assert!(error.to_string().contains(part), "{error}\nmisses {part}");
+        }
+    };
+    refused("key = { env = \"SURELY_NOT_SET_2\" }", &["`state.key`", "SURELY_NOT_SET_2"]).await;
+    refused("key = \"c2hvcnQ=\"", &["`state.key` has 5 bytes instead of 32", "openssl rand -base64 32"]).await;
+    refused("key = \"geheim!\"", &["`state.key` is not base64"]).await;
+    refused("", &["without a key", "`key` in `[state]`", "plaintext_tokens = true"]).await;
+}

@@ -24,13 +24,7 @@ macro_rules! of_id {
 
 macro_rules! select_row {
     ($suffix:literal) => {
-        concat!(
-            "SELECT id, version, signed_in, ",
-            lease_columns!(),
-            " FROM mail_account_sign_ins",
-            of_id!(),
-            $suffix
-        )
+        concat!("SELECT id, version, signed_in, ", lease_columns!(), " FROM mail_account_sign_ins", of_id!(), $suffix)
     };
 }
 

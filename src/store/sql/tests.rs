@@ -755,17 +755,19 @@ async fn a_link_to_a_ledger_is_that_ledger() {
     assert!(second.acquire(&scope(), TTL).await.unwrap().is_none(), "its holder lives");
 }
 
+#[cfg(all(unix, feature = "postgres"))]
+#[path = "../../../tests/support/postgres.rs"]
+mod postgres;
+
 /// The same statements on PostgreSQL.
-#[cfg(feature = "postgres")]
+#[cfg(all(unix, feature = "postgres"))]
 #[tokio::test]
-#[ignore = "needs a PostgreSQL server: set MAIL_ACCOUNT_TEST_POSTGRES to the URL of a database"]
 async fn postgres_does_the_same() {
-    let url = std::env::var("MAIL_ACCOUNT_TEST_POSTGRES").expect("MAIL_ACCOUNT_TEST_POSTGRES is not set");
+    let server = postgres::Postgres::start();
+    let url = server.database();
     let (one, two) = tokio::join!(SqlStore::connect(&url), SqlStore::connect(&url));
     let (one, two) = (one.unwrap(), two.unwrap());
-    // Its own job, because the database may have been used before.
-    let job = format!("test {}", uuid::Uuid::new_v4());
-    let scope = Scope::new(job.as_str(), "facturen@contoso.nl");
+    let (job, scope) = ("invoices", scope());
     assert_eq!(one.watermark(&scope).await.unwrap(), None);
 
     let (first, second) = tokio::join!(one.acquire(&scope, TTL), two.acquire(&scope, TTL));
@@ -796,10 +798,10 @@ async fn postgres_does_the_same() {
     holder.commit(&lease, vec![done.clone()]).await.unwrap();
     let found = Find::Remaining { account: "old", since: Some(at(11)) };
     assert_eq!(other.find(&scope, found).await.unwrap(), [done]);
-    assert_eq!(other.mailboxes(&job).await.unwrap(), ["facturen@contoso.nl"]);
+    assert_eq!(other.mailboxes(job).await.unwrap(), ["facturen@contoso.nl"]);
 
-    assert_eq!(other.retry(&job, Some(&"<A@b>".parse().unwrap())).await.unwrap(), 1);
-    assert_eq!(other.retry(&job, None).await.unwrap(), 1);
+    assert_eq!(other.retry(job, Some(&"<A@b>".parse().unwrap())).await.unwrap(), 1);
+    assert_eq!(other.retry(job, None).await.unwrap(), 1);
     let queued = other.find(&scope, Find::Failures).await.unwrap();
     assert!(queued[0].retry && queued[0].attempts == 0);
     assert_eq!(holder.baseline(&scope, at(5)).await.unwrap(), at(5));
