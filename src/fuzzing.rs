@@ -81,7 +81,8 @@ pub fn reader(data: &[u8]) {
     for (one, other) in whole.iter().zip(&pieces) {
         assert_eq!(one.raw, other.raw);
         kept += one.raw.len();
-        let inline = one.literals.iter().filter(|l| l.kept == Kept::Inline).map(|l| l.announced as usize).sum::<usize>();
+        let inline =
+            one.literals.iter().filter(|l| l.kept == Kept::Inline).map(|l| l.announced as usize).sum::<usize>();
         assert!(inline <= MAX_LITERALS);
     }
     assert!(kept <= bytes.len());

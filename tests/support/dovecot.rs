@@ -11,7 +11,10 @@ use std::{
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -34,6 +37,7 @@ pub(crate) struct Options {
 pub(crate) struct Dovecot {
     root: PathBuf,
     child: Child,
+    oauth: Introspection,
     _temp: tempfile::TempDir,
     /// Plain text and STARTTLS.
     pub(crate) port: u16,
@@ -87,7 +91,7 @@ impl Dovecot {
             .stderr(log)
             .spawn()
             .map_err(|e| e.to_string())?;
-        let mut server = Self { root, child, _temp: temp, port, tls_port, ca_file };
+        let mut server = Self { root, child, oauth, _temp: temp, port, tls_port, ca_file };
         let deadline = Instant::now() + Duration::from_secs(15);
         while !greets(port) {
             let over = server.child.try_wait().ok().flatten().is_some();
@@ -103,6 +107,17 @@ impl Dovecot {
     pub(crate) fn logs(&self) -> String {
         let read = |name: &str| fs::read_to_string(self.root.join(name)).unwrap_or_default();
         format!("{}{}", read("stderr.log"), read("dovecot.log"))
+    }
+
+    /// Decides about tokens from now on: whose mailbox one opens, or `None`. A token that belongs to another user than
+    /// the one who is to be signed in is refused by the server itself. Sessions that are open stay so.
+    pub(crate) fn judge_tokens(&self, judge: impl Fn(&str) -> Option<String> + Send + Sync + 'static) {
+        self.oauth.asked.lock().expect("no panic under it").judge = Box::new(judge);
+    }
+
+    /// Every token that was shown so far, refused ones included.
+    pub(crate) fn tokens(&self) -> Vec<String> {
+        self.oauth.asked.lock().expect("no panic under it").tokens.clone()
     }
 
     /// A new, empty mailbox; returns the user's name.
@@ -343,22 +358,36 @@ namespace inbox {{
     text
 }
 
-/// Answers the server's questions about tokens. The token `good:<user>` is that user's; every other is refused.
+/// Says whose mailbox a token opens; `None` where it opens none.
+type Judge = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// Answers the server's questions about tokens (RFC 7662, as Dovecot asks them).
 struct Introspection {
     port: u16,
+    asked: Arc<Mutex<Asked>>,
+}
+
+struct Asked {
+    judge: Judge,
+    tokens: Vec<String>,
 }
 
 impl Introspection {
+    /// The token `good:<user>` is that user's; every other is refused, until a test says otherwise.
     fn start() -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
         let port = listener.local_addr().expect("its address").port();
+        let judge: Judge = Box::new(|token| token.strip_prefix("good:").map(str::to_owned));
+        let asked = Arc::new(Mutex::new(Asked { judge, tokens: Vec::new() }));
+        let answering = Arc::clone(&asked);
         thread::spawn(move || {
             // Until the test program ends.
             for stream in listener.incoming().flatten() {
-                thread::spawn(move || answer(stream));
+                let asked = Arc::clone(&answering);
+                thread::spawn(move || answer(stream, &asked));
             }
         });
-        Self { port }
+        Self { port, asked }
     }
 
     fn settings(&self) -> String {
@@ -369,7 +398,7 @@ impl Introspection {
     }
 }
 
-fn answer(mut stream: TcpStream) {
+fn answer(mut stream: TcpStream, asked: &Mutex<Asked>) {
     let mut request = Vec::new();
     let mut piece = [0; 4096];
     let (head, length) = loop {
@@ -391,9 +420,15 @@ fn answer(mut stream: TcpStream) {
         }
     }
     let body = String::from_utf8_lossy(&request[head..]).into_owned();
-    let token = body.split('&').find_map(|pair| pair.strip_prefix("token=")).unwrap_or_default();
-    let token = token.replace("%3A", ":").replace("%3a", ":").replace("%40", "@");
-    let json = match token.strip_prefix("good:") {
+    let token = body.split('&').find_map(|pair| pair.strip_prefix("token=")).unwrap_or_default().replace('+', " ");
+    let token = percent_encoding::percent_decode_str(&token).decode_utf8_lossy().into_owned();
+    let user = {
+        let mut asked = asked.lock().expect("no panic under it");
+        let user = (asked.judge)(&token);
+        asked.tokens.push(token);
+        user
+    };
+    let json = match user {
         Some(user) => format!("{{\"active\": true, \"username\": \"{user}\"}}"),
         None => "{\"active\": false}".to_owned(),
     };

@@ -8,5 +8,7 @@ pub(crate) mod graph;
 pub(crate) mod imap;
 pub(crate) mod maildir;
 pub(crate) mod memory;
+#[cfg(feature = "imap")]
+pub(crate) mod proxy;
 #[cfg(feature = "graph")]
 pub(crate) mod tenant;

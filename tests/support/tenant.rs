@@ -52,3 +52,26 @@ impl Tenant {
         self.open_as(self.mailbox.address())
     }
 }
+
+/// What Exchange Online makes of a token for IMAP: the mailbox that it opens. An app's opens `mailbox`, which its service
+/// principal was given; a person's opens his own. Signatures are the sign-in service's business, and not checked.
+pub(crate) fn exchange(fake: &GraphFake, mailbox: &str) -> impl Fn(&str) -> Option<String> + Send + Sync + use<> {
+    let (fake, mailbox) = (fake.clone(), mailbox.to_owned());
+    move |token| {
+        let payload = token.split('.').nth(1)?;
+        let payload = base64_simd::URL_SAFE_NO_PAD.decode_to_vec(payload).ok()?;
+        let claims: serde_json::Value = serde_json::from_slice(&payload).ok()?;
+        let text = |name: &str| claims.get(name).and_then(serde_json::Value::as_str);
+        let ours = text("aud")?.starts_with("https://outlook.office");
+        if !ours || claims.get("exp")?.as_i64()? <= fake.now().as_second() {
+            return None;
+        }
+        if text("idtyp") == Some("app") {
+            let roles = claims.get("roles")?.as_array()?;
+            return roles.iter().any(|role| role == "IMAP.AccessAsApp").then(|| mailbox.clone());
+        }
+        let scopes = text("scp")?;
+        let may = scopes.split(' ').any(|scope| scope == "IMAP.AccessAsUser.All");
+        may.then(|| text("upn").or_else(|| text("preferred_username")).map(str::to_owned)).flatten()
+    }
+}

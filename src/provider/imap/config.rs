@@ -267,7 +267,8 @@ impl ImapConfig {
         opening: Opening,
         tokens: Option<Arc<dyn crate::auth::TokenProvider>>,
     ) -> Result<super::ImapAccount> {
-        self.account_with(opening, tokens, super::session::Timeouts::default(), super::ImapAccount::CONNECTIONS)
+        let timeouts = opening.context.patience().into();
+        self.account_with(opening, tokens, timeouts, super::ImapAccount::CONNECTIONS)
     }
 
     pub(crate) fn account_with(

@@ -19,6 +19,7 @@ use super::{
         status::{Code, Condition, Status},
     },
 };
+use crate::Patience;
 
 /// Bytes that a server may send beside what was asked for, within one command.
 const MAX_NOISE: u64 = 64 << 20;
@@ -38,15 +39,17 @@ pub(crate) struct Timeouts {
     pub(crate) operation: Duration,
 }
 
-impl Default for Timeouts {
-    fn default() -> Self {
+impl From<Patience> for Timeouts {
+    fn from(patience: Patience) -> Self {
+        // A greeting comes from a server that has done nothing yet, and a command's answer from one that has searched.
+        let answer = patience.silence * 3 / 2;
         Self {
-            connect: Duration::from_secs(10),
-            greeting: Duration::from_secs(12),
-            sign_in: Duration::from_secs(30),
-            command: Duration::from_secs(30),
-            progress: Duration::from_secs(30),
-            operation: Duration::from_secs(45),
+            connect: patience.connect,
+            greeting: patience.silence * 3 / 5,
+            sign_in: answer,
+            command: answer,
+            progress: answer,
+            operation: patience.faults * 9 / 8,
         }
     }
 }
