@@ -420,6 +420,48 @@ async fn one_message_id_for_two_invoices_loses_neither() {
     assert_eq!(world.subjects("Inbox/Processed").len(), 3);
 }
 
+/// One provider shows the files of a mail, another only what cannot be compared.
+#[tokio::test]
+async fn what_cannot_be_compared_is_imported_and_says_so() {
+    for (first, second) in [(&[][..], &["invoice"][..]), (&["invoice"], &[])] {
+        let world = World::with(&[mail("a").id("a@x").files(first)]).await;
+        let log = Log::default();
+        let told = Log::default();
+        assert_eq!(world.run(World::job(), taking(&log)).await.counts.imported, 1);
+        world.deliver(&mail("a").id("a@x").files(second));
+        let answer = Arc::clone(&told);
+        let handler = answering(&log, move |mail| {
+            let of = mail.possible_duplicate_of().map(ToString::to_string).unwrap_or_default();
+            answer.lock().unwrap().push((of, 0, String::new()));
+            Ok(Outcome::Imported)
+        });
+        assert_eq!(world.run(World::job(), handler).await.counts.imported, 1);
+        assert_eq!(subjects(&told), ["mid:a@x"]);
+    }
+}
+
+#[tokio::test]
+async fn an_unreadable_message_is_handed_over_as_itself() {
+    let world = World::new().await;
+    let raw = mail("a").bytes();
+    world.mailbox.deliver_unreadable("Inbox", raw.clone(), Timestamp::from_second(START).unwrap()).unwrap();
+    let report = world
+        .run(
+            World::job(),
+            handler_fn(move |mail: Delivery| {
+                let raw = raw.clone();
+                async move {
+                    let [itself] = mail.attachments() else { panic!("{:?}", mail.attachments()) };
+                    assert_eq!(itself.file_name(), "attachment.eml");
+                    assert_eq!(itself.content().bytes(1 << 20).await?, raw.as_bytes());
+                    Ok(Outcome::Imported)
+                }
+            }),
+        )
+        .await;
+    assert_eq!((report.counts.imported, report.attachments), (1, 1), "{:?}", report.failures);
+}
+
 #[tokio::test]
 async fn messages_without_any_name_are_never_taken_for_one() {
     let world = World::new().await;

@@ -98,22 +98,22 @@ impl Cause {
                 "",
                 [
                     "The server's name in account `{account}` is not known.",
-                    "Check `host` for typing errors, and whether this machine can look up names.",
+                    "Check it for typing errors, and whether this machine can look up names.",
                 ],
                 [
                     "De servernaam in account `{account}` is niet bekend.",
-                    "Controleer `host` op typefouten en of deze machine namen kan opzoeken.",
+                    "Controleer die op typefouten, en of deze machine namen kan opzoeken.",
                 ],
             ),
             Self::ConnectionRefused => text(
                 "",
                 [
                     "The server of account `{account}` refuses the connection.",
-                    "Check `host` and `port`; if they are right, open the firewall for this machine.",
+                    "Check its address and port in the configuration; if they are right, open the firewall for this machine.",
                 ],
                 [
                     "De server van account `{account}` weigert de verbinding.",
-                    "Controleer `host` en `port`; als die kloppen, open dan de firewall voor deze machine.",
+                    "Controleer adres en poort in de configuratie; als die kloppen, open dan de firewall voor deze machine.",
                 ],
             ),
             Self::TlsName => text(
@@ -261,7 +261,7 @@ impl Cause {
                 ],
                 [
                     "De toepassing van account `{account}` is in de tenant uitgeschakeld.",
-                    "Schakel haar in onder Bedrijfstoepassingen.",
+                    "Schakel die in onder Bedrijfstoepassingen.",
                 ],
             ),
             Self::ConsentMissing => text(
@@ -305,7 +305,7 @@ impl Cause {
                 ],
                 [
                     "De tenant vraagt wie zich voor account `{account}` aanmeldt om een extra bewijs van identiteit.",
-                    "Meld opnieuw aan in een browser; een taak die niet van een persoon mag afhangen gebruikt `auth = \"app\"`.",
+                    "Meld u opnieuw aan in een browser; een taak die niet van een persoon mag afhangen gebruikt `auth = \"app\"`.",
                 ],
             ),
             Self::SignInNeeded => text(
@@ -316,7 +316,7 @@ impl Cause {
                 ],
                 [
                     "De opgeslagen aanmelding van account `{account}` ontbreekt of is niet meer geldig.",
-                    "Meld opnieuw aan voor `{mailbox}`.",
+                    "Meld u opnieuw aan voor `{mailbox}`.",
                 ],
             ),
             Self::WrongIdentity => text(
@@ -327,7 +327,7 @@ impl Cause {
                 ],
                 [
                     "Wie zich voor account `{account}` aanmeldde is niet bekend in de tenant, of niet aan de toepassing toegewezen.",
-                    "Meld aan met het account van `{mailbox}`, of noem in `principal` wie zich aanmeldt; een beheerder moet die persoon misschien toewijzen.",
+                    "Meld u aan met het account van `{mailbox}`, of noem in `principal` wie zich aanmeldt; een beheerder moet die persoon misschien toewijzen.",
                 ],
             ),
             Self::PasswordWrong => text(
@@ -513,7 +513,7 @@ impl Cause {
                     "Name another folder in `processed_folder` or `failed_folder`.",
                 ],
                 [
-                    "Mail zou worden verplaatst naar de map `{folder}` waaruit zij wordt gelezen.",
+                    "Mail zou worden verplaatst naar de map `{folder}` waaruit ook wordt gelezen.",
                     "Noem een andere map in `processed_folder` of `failed_folder`.",
                 ],
             ),
@@ -565,11 +565,11 @@ impl Cause {
                 "",
                 [
                     "The service of account `{account}` gave an answer that is not known here: {error}.",
-                    "Pass the evidence on to the vendor's support.",
+                    "Pass the technical details (`evidence`) on to the vendor's support.",
                 ],
                 [
                     "De dienst van account `{account}` gaf een antwoord dat hier niet bekend is: {error}.",
-                    "Geef het bewijs door aan de ondersteuning van de leverancier.",
+                    "Geef de technische gegevens (`evidence`) door aan de ondersteuning van de leverancier.",
                 ],
             ),
         }

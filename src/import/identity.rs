@@ -340,7 +340,7 @@ pub(crate) fn normalise_subject(subject: &str) -> String {
 pub(crate) enum Relation {
     Same,
     Other,
-    /// Nobody can tell, because the row's files were never all read.
+    /// Nobody can tell: on one side there is nothing to compare, or it was not all read.
     Unproven,
 }
 
@@ -354,8 +354,9 @@ pub(crate) fn same(row: &Row, digest: Digest, evidence: &Evidence) -> Relation {
         (Digest::Known(a), Digest::Known(b)) if a == b => Relation::Same,
         (Digest::Nothing, Digest::Nothing) if Evidence::of_row(row).agrees(evidence, false) => Relation::Same,
         (Digest::Unknown, _) if row.outcome.is_none() && Evidence::of_row(row).agrees(evidence, true) => Relation::Same,
-        (Digest::Unknown, _) | (_, Digest::Unknown) => Relation::Unproven,
-        _ => Relation::Other,
+        (Digest::Known(_), Digest::Known(_)) => Relation::Other,
+        // One service shows files where another shows only what cannot be compared, such as a `winmail.dat`.
+        _ => Relation::Unproven,
     }
 }
 
