@@ -318,12 +318,13 @@ pub(crate) fn not_found(spec: &FolderSpec, folders: &[Folder]) -> Error {
     } else {
         format!("the mailbox has {}{more}", listed.join(", "))
     };
-    Error::new(
-        ErrorKind::NotFound,
-        format!(
-            "there is no folder `{spec}`; {existing}. Correct the name, create the folder, or set `create_folders = true` for a folder mail is moved to"
-        ),
-    )
+    let remedy = match spec {
+        FolderSpec::Path(_) => {
+            "Correct the name, create the folder, or set `create_folders = true` for a folder mail is moved to"
+        }
+        _ => "Name one of these",
+    };
+    Error::new(ErrorKind::NotFound, format!("there is no folder `{spec}`; {existing}. {remedy}"))
 }
 
 /// Levenshtein distance, over the first 200 characters.

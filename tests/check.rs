@@ -54,6 +54,26 @@ async fn a_mailbox_that_works_passes() {
     }
 }
 
+/// `create_folders` makes what a path names; there is nothing to make of a role or an id.
+#[tokio::test]
+async fn a_folder_that_no_run_creates_is_missing() {
+    for (spec, expected) in [("New", vec![]), ("role:flagged", vec![(StepId::FailedFolder, Cause::FolderMissing)])] {
+        let job = job().with_create_folders(true).with_failed_folder(spec.parse().unwrap());
+        assert_eq!(failures(&checked(&mailbox(), &job).await), expected, "{spec}");
+    }
+}
+
+/// An administrator reads one language at a time.
+#[tokio::test]
+async fn a_missing_folder_is_told_in_one_language_with_what_is_there() {
+    let report = checked(&mailbox(), &job().with_processed_folder("Inbox/Procesed".parse().unwrap())).await;
+    let step = report.steps.iter().find(|step| step.step == StepId::ProcessedFolder).unwrap();
+    for (language, foreign) in [(Language::English, "map"), (Language::Dutch, "folder")] {
+        let message = step.message(language);
+        assert!(message.contains("`Inbox/Processed`") && !message.contains(foreign), "{message}");
+    }
+}
+
 #[tokio::test]
 async fn the_first_failure_does_not_hide_the_next() {
     let job = job().with_processed_folder("Gone".parse().unwrap()).with_failed_folder("Inbox".parse().unwrap());

@@ -248,7 +248,10 @@ static RULES: [&[Rule]; 3] = [
         says(Cause::ConnectionRefused, &["connection refused"]),
         says(Cause::TlsName, &["not valid for name", "notvalidforname"]),
         says(Cause::TlsExpired, &["certificate expired", "certificate: expired"]),
-        says(Cause::TlsUnknownCa, &["unknownissuer", "unknown issuer", "self-signed", "not trusted by"]),
+        says(
+            Cause::TlsUnknownCa,
+            &["unknownissuer", "unknown issuer", "self-signed", "not trusted by", "badsignature", "causedasendentity"],
+        ),
         says(Cause::NeedsTls, &["does not speak tls", "does not offer starttls", "only over tls"]),
         says(Cause::Proxy, &["proxy or gateway may", "proxy or network portal", "proxy asks", "the proxy"]),
         says(Cause::PolicyExcludesMailbox, &["application access policy"]),
@@ -362,6 +365,13 @@ mod tests {
                 NotFound,
                 "",
                 "there is no folder `Inbox/Procesed`; the mailbox has `Inbox`",
+            ),
+            (
+                Cause::TlsUnknownCa,
+                Mailbox,
+                InvalidConfig,
+                "",
+                "the certificate of x is not trusted: invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))",
             ),
             (
                 Cause::MailboxUnknown,

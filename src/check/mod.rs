@@ -404,7 +404,7 @@ impl Checking<'_> {
                 }
                 Step::ok(id)
             }
-            Err(error) if error.kind() == ErrorKind::NotFound && target && job.create_folders => {
+            Err(error) if error.kind() == ErrorKind::NotFound && target && job.creates(spec) => {
                 self.unsure = true;
                 Step::new(
                     id,

@@ -166,4 +166,9 @@ impl ImportJob {
         self.prefetch_bytes = bytes;
         self
     }
+
+    /// Whether a run makes this folder when it is not there. Only a path says what to make.
+    pub(crate) fn creates(&self, folder: &FolderSpec) -> bool {
+        self.create_folders && matches!(folder, FolderSpec::Path(_))
+    }
 }

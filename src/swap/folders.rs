@@ -87,7 +87,7 @@ async fn find(
         Err(error) => error,
     };
     match error.kind() {
-        ErrorKind::NotFound if job.create_folders && key != "import_folder" => {
+        ErrorKind::NotFound if job.creates(spec) && key != "import_folder" => {
             let name = &account.mailbox().account;
             let detail =
                 format!("{key}: `{spec}` is not there for `{name}`; the job would create it, if it is allowed to");

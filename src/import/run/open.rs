@@ -19,7 +19,7 @@ impl Run<'_> {
         for (key, spec) in [("processed_folder", &job.processed_folder), ("failed_folder", &job.failed_folder)] {
             let Some(spec) = spec else { continue };
             let folder = match self.account.resolve_folder(spec).await {
-                Err(error) if error.kind() == ErrorKind::NotFound && job.create_folders => {
+                Err(error) if error.kind() == ErrorKind::NotFound && job.creates(spec) => {
                     self.account.create_folder(spec).await?
                 }
                 other => other?,

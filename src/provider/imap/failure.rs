@@ -230,6 +230,13 @@ fn with_code(error: Error, code: Option<&'static str>) -> Error {
 fn tls_error(host: &str, error: io::Error) -> Error {
     let inner = error.get_ref().and_then(|e| e.downcast_ref::<tokio_rustls::rustls::Error>());
     let (kind, text) = match inner {
+        // What `openssl req -x509` makes without more is the certificate of an authority.
+        Some(cause) if cause.to_string().contains("CaUsedAsEndEntity") => (
+            ErrorKind::InvalidConfig,
+            format!(
+                "the certificate of {host} is not trusted: it is one of an authority, which cannot be a server's too; give the server one with `basicConstraints = CA:FALSE`"
+            ),
+        ),
         Some(tokio_rustls::rustls::Error::InvalidCertificate(_)) => (
             ErrorKind::InvalidConfig,
             format!(
