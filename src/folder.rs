@@ -4,6 +4,8 @@ pub(crate) mod utf7;
 
 use std::{fmt, str::FromStr};
 
+use unicode_normalization::UnicodeNormalization as _;
+
 use crate::{Error, ErrorKind, Result};
 
 /// The provider's own name of a folder: opaque, valid in one account.
@@ -249,8 +251,10 @@ pub(crate) fn pick_name<'a>(names: impl Iterator<Item = &'a str> + Clone, wanted
     if let Some(exact) = names.clone().position(|name| name == wanted) {
         return Ok(Some(exact));
     }
-    let folded = wanted.to_lowercase();
-    let mut alike = names.clone().enumerate().filter(|(_, name)| name.to_lowercase() == folded);
+    // An accent may be a character of its own: some mail programs write folder names so, and nobody sees the difference.
+    let fold = |name: &str| name.nfc().collect::<String>().to_lowercase();
+    let folded = fold(wanted);
+    let mut alike = names.clone().enumerate().filter(|(_, name)| fold(name) == folded);
     match (alike.next(), alike.next()) {
         (None, _) => Ok(None),
         (Some((at, _)), None) => Ok(Some(at)),
@@ -393,6 +397,12 @@ mod tests {
         assert_eq!(path_of("facturen").unwrap(), "facturen");
         let error = path_of("FACTUREN").unwrap_err();
         assert!(error.to_string().contains("`Facturen` and `facturen`"), "{error}");
+    }
+
+    #[test]
+    fn accents_are_the_same_however_they_are_written() {
+        let folders = [folder(&["Re\u{301}c\u{327}us"], None)];
+        assert!(resolve(&folders, &"R\u{e9}\u{e7}us".parse().unwrap()).is_ok());
     }
 
     #[test]
