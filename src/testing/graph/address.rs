@@ -115,6 +115,7 @@ pub(super) fn operation(path: &str) -> Result<Op, Refusal> {
         })
     };
     Ok(match words.as_slice() {
+        // With more behind it only from an application's token: a person's means their own mailbox.
         ["me", ..] => Op::Me,
         ["users"] => Op::Users,
         ["users", _] => Op::User(key(1)),
@@ -179,7 +180,8 @@ impl Op {
             (Op::Attachment(..), _) => Route::GetAttachment,
             (Op::AttachmentValue(..), _) => Route::AttachmentValue,
             (Op::Translate(_), _) => Route::TranslateIds,
-            (Op::Me | Op::NotModelled, _) => Route::Other,
+            (Op::Me, _) => Route::Me,
+            (Op::NotModelled, _) => Route::Other,
         }
     }
 
@@ -229,6 +231,24 @@ impl Op {
             Op::MessageValue(..) | Op::Attachments(..) | Op::Attachment(..) | Op::AttachmentValue(..) => READ,
             _ if method != "GET" => WRITE,
             _ => BASIC,
+        }
+    }
+
+    /// The same for a person's token in the directory; `own` is the person's own entry.
+    pub(super) fn delegated_permissions(&self, own: bool) -> &'static [&'static str] {
+        const OWN: &[&str] = &[
+            "User.Read",
+            "User.ReadWrite",
+            "User.ReadBasic.All",
+            "User.Read.All",
+            "User.ReadWrite.All",
+            "Directory.Read.All",
+        ];
+        const OTHERS: &[&str] = &["User.ReadBasic.All", "User.Read.All", "User.ReadWrite.All", "Directory.Read.All"];
+        match self {
+            Op::Users => OTHERS,
+            Op::User(_) if !own => OTHERS,
+            _ => OWN,
         }
     }
 

@@ -4,6 +4,7 @@
 //! "Microsoft Graph throttling guidance".
 
 use super::content::{Slots, mix};
+use super::entra;
 use super::faults::{Kind, Seen};
 use super::gate::perform;
 use super::log::{LoggedRequest, Route};
@@ -12,7 +13,6 @@ use super::routes::{
     Incoming, Outcome, Permits, Request, RequestBody, check_members, count, decide, refuse, retry_after, throttled,
 };
 use super::state::State;
-use super::token;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -32,7 +32,7 @@ struct Part {
 pub(crate) fn handle(state: &mut State, incoming: &Incoming<'_>, permits: &mut Permits) -> (Outcome, Duration) {
     let fault =
         decide(state, &Seen { route: Route::Batch, method: incoming.method, mailbox_names: &[], in_batch: false });
-    let token = token::check(state, incoming.header("authorization"));
+    let token = entra::check(state, incoming.header("authorization"));
     let client_id = token.as_ref().ok().map(|token| token.client_id.clone());
     let refused = match fault.as_ref().map(|fault| &fault.kind) {
         Some(Kind::Throttle { retry_after: value, .. }) => Some((throttled(), Some(value.clone()))),
@@ -162,7 +162,7 @@ fn read(incoming: &Incoming<'_>) -> Result<Vec<Part>, Refusal> {
 }
 
 /// The answer, and how many rounds of four it took.
-fn run(state: &mut State, parts: &[Part], token: &token::Token, permits: &mut Permits) -> (Reply, u32) {
+fn run(state: &mut State, parts: &[Part], token: &entra::Token, permits: &mut Permits) -> (Reply, u32) {
     // With dependsOn the parts go one at a time.
     let serial = parts.iter().any(|part| !part.depends_on.is_empty());
     let lanes = if serial { 1 } else { LANES };
@@ -251,7 +251,7 @@ fn run(state: &mut State, parts: &[Part], token: &token::Token, permits: &mut Pe
     (Reply::with_slots(200, json!({"responses": responses}), slots), rounds)
 }
 
-fn one(state: &mut State, part: &Part, token: &token::Token, permits: &mut Permits, lane: usize) -> Outcome {
+fn one(state: &mut State, part: &Part, token: &entra::Token, permits: &mut Permits, lane: usize) -> Outcome {
     let target = if part.url.starts_with('/') { part.url.clone() } else { format!("/{}", part.url) };
     let request = Request {
         method: &part.method,

@@ -32,7 +32,7 @@ impl Call<'_> {
             .state
             .users
             .iter()
-            .filter(|user| user.state != MailboxState::UserDeleted)
+            .filter(|user| user.state != MailboxState::UserDeleted && user.tenant == self.tenant)
             .filter(|user| {
                 options.filter.as_ref().is_none_or(|filter| filter.matches(&|name| render::user_values(user, name)))
             })
@@ -72,7 +72,8 @@ impl Call<'_> {
 
     pub(super) fn one_user(&mut self, name: &str) -> Result<Reply, Refusal> {
         let options = Options::parse(self.query, &render::ONE_USER)?;
-        let user = self.state.user(name).ok_or_else(|| {
+        let user = self.state.user(name).filter(|user| self.state.users[*user].tenant == self.tenant);
+        let user = user.ok_or_else(|| {
             Refusal::new(
                 404,
                 "Request_ResourceNotFound",

@@ -95,16 +95,16 @@ pub(crate) enum Kind {
 impl Kind {
     /// Faults of the connection concern whole HTTP requests, not the parts of a batch.
     fn fits(&self, in_batch: bool, route: Route) -> bool {
-        let token = route == Route::Token;
+        let login = route.at_login();
         match self {
             // What `$value` answers is no JSON, and bytes that are simply fewer cannot be told from the right ones.
             Kind::CutJson => !in_batch && !matches!(route, Route::MessageValue | Route::AttachmentValue),
             Kind::Html { .. } | Kind::Wire(_) => !in_batch,
-            Kind::Entra { .. } => token,
-            Kind::TokenExpired | Kind::ClaimsChallenge { .. } => !token && !in_batch,
+            Kind::Entra { .. } => matches!(route, Route::Token | Route::Authorize | Route::DeviceCode),
+            Kind::TokenExpired | Kind::ClaimsChallenge { .. } => !login && !in_batch,
             Kind::MovedFirst { .. } | Kind::DeletedFirst => route.names_a_message(),
             // A batch as a whole is not performed and refused; its parts are.
-            Kind::AfterPerforming { .. } => !token,
+            Kind::AfterPerforming { .. } => !login,
             Kind::Throttle { .. } | Kind::Error { .. } => true,
         }
     }
@@ -252,9 +252,24 @@ impl Fault {
         Fault::new(Kind::DeletedFirst)
     }
 
-    /// The token endpoint refuses: `Fault::entra(400, "invalid_grant", 700082, "...")`.
+    /// The token endpoint refuses: `Fault::entra(400, "invalid_grant", 700082, "...")`. Code 0 leaves the AADSTS code
+    /// out, for errors of OAuth that Entra does not list: `Fault::entra(400, "slow_down", 0, "")`.
     pub fn entra(status: u16, error: &str, code: u32, message: &str) -> Self {
         Fault::new(Kind::Entra { status, error: error.into(), code, message: message.into() }).on(Route::Token)
+    }
+
+    /// The token endpoint refuses with this AADSTS code, and with the status, `error`, `suberror` and text that go
+    /// with it. Any code of "Microsoft Entra authentication & authorization error codes" that a mail client meets.
+    pub fn aadsts(code: u32) -> Self {
+        let (status, error, message) = super::entra::usual(code);
+        Fault::entra(status, &error, code, &message)
+    }
+
+    /// The same by redirect to the application, from the authorize endpoint.
+    pub fn aadsts_redirect(code: u32) -> Self {
+        let mut fault = Fault::aadsts(code);
+        fault.routes = vec![Route::Authorize];
+        fault
     }
 
     /// Changes the `Retry-After` of a refusal.
@@ -483,6 +498,10 @@ impl Chaos {
     }
 
     pub(crate) fn strike(&mut self, request: &Seen<'_>) -> Option<(ChaosKind, Kind)> {
+        // People at the pages are no client: only scripts trouble them.
+        if request.route.at_login() && request.route != Route::Token {
+            return None;
+        }
         if unit(self.draw()) * 100.0 >= self.percent {
             return None;
         }

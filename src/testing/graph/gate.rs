@@ -3,6 +3,7 @@
 
 use super::address::{Action, Op, no_segment, operation};
 use super::delta;
+use super::entra::Token;
 use super::faults::{Kind as FaultKind, Seen};
 use super::log::Route;
 use super::mime;
@@ -11,7 +12,6 @@ use super::render::{self, Preferences, View};
 use super::reply::{Refusal, Reply};
 use super::routes::{Outcome, Permits, Request, Struck, decide, refuse, retry_after, throttled};
 use super::state::{MailboxState, Policy, ROOT, State};
-use super::token::Token;
 
 /// Performs one request or batch part.
 pub(crate) fn perform(
@@ -22,7 +22,17 @@ pub(crate) fn perform(
     versioned: bool,
 ) -> Outcome {
     let (path, query) = request.target.split_once('?').unwrap_or((request.target, ""));
-    let op = if versioned { operation(path) } else { Err(Refusal::bad_request("Invalid version.")) };
+    // Below /me a person's token means their own mailbox.
+    let person = token.as_ref().ok().filter(|token| token.scopes.is_some()).map(|token| token.object_id.clone());
+    let own = person.as_ref().and_then(|id| {
+        let below = path.strip_prefix("/me")?;
+        (!below.is_empty() && below.starts_with('/')).then(|| format!("/users/{id}{below}"))
+    });
+    let op = if versioned {
+        operation(own.as_deref().unwrap_or(path))
+    } else {
+        Err(Refusal::bad_request("Invalid version."))
+    };
     let route = op.as_ref().map_or(Route::Other, |op| op.route(request.method));
     let user = op.as_ref().ok().and_then(Op::user);
     let user = user.and_then(|user| state.user(user));
@@ -37,7 +47,7 @@ pub(crate) fn perform(
         .collect();
     let preferences = Preferences::parse(&preferences);
     let client_id = token.as_ref().ok().map(|token| token.client_id.clone());
-    let mut call = Call { state, request, query, path, preferences, user, basic: false };
+    let mut call = Call { state, request, query, path, preferences, user, tenant: String::new(), basic: false };
     let result = call.gate(fault.as_ref(), token, op, permits);
     let mut code = String::new();
     let reply = match result {
@@ -71,6 +81,8 @@ pub(super) struct Call<'a> {
     pub(super) query: &'a str,
     pub(super) preferences: Preferences,
     pub(super) user: Option<usize>,
+    /// Of the token, once that is known.
+    pub(super) tenant: String,
     pub(super) basic: bool,
 }
 
@@ -109,20 +121,17 @@ impl Call<'_> {
             }
             Some(FaultKind::ClaimsChallenge { claims }) => {
                 self.state.dead_tokens.insert(token.unique);
-                let mut refusal = Refusal::unauthenticated(
-                    "Continuous access evaluation resulted in challenge with result: InteractionRequired and code: TokenIssuedBeforeRevocationTimestamp",
-                );
-                let claims = base64_simd::STANDARD.encode_to_string(claims);
-                refusal.headers = vec![(
-                    "WWW-Authenticate".into(),
-                    format!(
-                        "Bearer realm=\"\", authorization_uri=\"https://login.microsoftonline.com/common/oauth2/authorize\", client_id=\"00000003-0000-0000-c000-000000000000\", error=\"insufficient_claims\", claims=\"{claims}\""
-                    ),
-                )];
-                return Err(refusal);
+                return Err(challenge(claims));
             }
             _ => {}
         }
+        if self.signed_out_since(&token) {
+            let now = self.state.now_seconds();
+            return Err(challenge(&format!(
+                "{{\"access_token\":{{\"nbf\":{{\"essential\":true,\"value\":\"{now}\"}}}}}}"
+            )));
+        }
+        self.tenant.clone_from(&token.tenant);
         let op = op?;
         if !op.methods().contains(&self.request.method) && !matches!(op, Op::Me | Op::NotModelled) {
             return Err(Refusal::new(
@@ -135,7 +144,11 @@ impl Call<'_> {
             return Err(Refusal::new(411, "LengthRequired", "Length Required"));
         }
         if op == Op::Me {
-            return Err(Refusal::bad_request("/me request is only valid with delegated authentication flow."));
+            if token.scopes.is_none() {
+                return Err(Refusal::bad_request("/me request is only valid with delegated authentication flow."));
+            }
+            self.directory(&token, &op)?;
+            return self.one_user(&token.object_id);
         }
         if op == Op::NotModelled {
             return Err(Refusal::new(501, "NotModelledByTheFake", "Graph has this, the fake has not."));
@@ -161,7 +174,22 @@ impl Call<'_> {
         self.run(user, op)
     }
 
+    /// A capable client is told at once that the person's sessions were revoked.
+    fn signed_out_since(&self, token: &Token) -> bool {
+        let user = self.state.users.iter().find(|user| user.id == token.object_id);
+        let issued = u64::from_str_radix(&token.unique, 16).unwrap_or_default();
+        token.can_be_challenged && user.and_then(|user| user.revoked_at).is_some_and(|revoked| issued < revoked)
+    }
+
     pub(super) fn granted(&self, token: &Token, needed: &[&str], user: Option<usize>) -> bool {
+        if let Some(scopes) = &token.scopes {
+            let own = user.is_some_and(|user| self.state.users[user].id == token.object_id);
+            return scopes.iter().any(|scope| match scope.strip_suffix(".Shared") {
+                // "Mail a user can access, including their own and shared mail."
+                Some(scope) => needed.contains(&scope),
+                None => own && needed.contains(&scope.as_str()),
+            });
+        }
         if token.roles.iter().any(|role| needed.contains(&role.as_str())) {
             return true;
         }
@@ -180,7 +208,17 @@ impl Call<'_> {
     }
 
     pub(super) fn directory(&self, token: &Token, op: &Op) -> Result<(), Refusal> {
-        if self.granted(token, op.permissions(self.request.method), None) {
+        let granted = match &token.scopes {
+            Some(scopes) => {
+                let own = op.user().is_none_or(|name| {
+                    self.state.user(name).is_some_and(|user| self.state.users[user].id == token.object_id)
+                });
+                let needed = op.delegated_permissions(own);
+                scopes.iter().any(|scope| needed.contains(&scope.as_str()))
+            }
+            None => self.granted(token, op.permissions(self.request.method), None),
+        };
+        if granted {
             Ok(())
         } else {
             Err(Refusal::new(403, "Authorization_RequestDenied", "Insufficient privileges to complete the operation."))
@@ -191,13 +229,15 @@ impl Call<'_> {
     pub(super) fn mailbox(&mut self, token: &Token, op: &Op, permits: &mut Permits) -> Result<usize, Refusal> {
         let needed = op.permissions(self.request.method);
         let app = self.state.app(&token.client_id);
-        let nothing_granted = token.roles.is_empty() && app.is_none_or(|app| app.rbac.is_empty());
+        let nothing_granted =
+            token.scopes.is_none() && token.roles.is_empty() && app.is_none_or(|app| app.rbac.is_empty());
         if nothing_granted {
             return Err(Refusal::access_denied());
         }
         let name = op.user().unwrap_or_default();
         let user = self
             .user
+            .filter(|user| self.state.users[*user].tenant == token.tenant)
             .ok_or_else(|| Refusal::new(404, "ErrorInvalidUser", format!("The requested user '{name}' is invalid.")))?;
         match self.state.users[user].state {
             MailboxState::Ready => {}
@@ -223,6 +263,8 @@ impl Call<'_> {
             }
         }
         let blocked = match app.and_then(|app| app.policy.as_ref()) {
+            // The policy is about applications; people are let in by their own rights.
+            _ if token.scopes.is_some() => false,
             None => false,
             Some(Policy::Restrict(names)) => !names.iter().any(|name| self.state.users[user].goes_by(name)),
             Some(Policy::Deny(names)) => names.iter().any(|name| self.state.users[user].goes_by(name)),
@@ -236,6 +278,16 @@ impl Call<'_> {
         }
         if !self.granted(token, needed, Some(user)) {
             return Err(Refusal::access_denied());
+        }
+        let mailbox = &self.state.users[user];
+        if token.scopes.is_some()
+            && mailbox.id != token.object_id
+            && !self.state.has_full_access(mailbox, &token.object_id)
+        {
+            return Err(match &self.state.settings.stranger_code {
+                None => Refusal::access_denied(),
+                Some(code) => Refusal::new(404, code, "The specified folder could not be found in the store."),
+            });
         }
         self.basic = !self.granted(token, &["Mail.Read", "Mail.ReadWrite"], Some(user));
 
@@ -377,4 +429,18 @@ impl Call<'_> {
     pub(super) fn context(&self, tail: &str) -> String {
         format!("{}/v1.0/$metadata#users{tail}", self.state.graph_root)
     }
+}
+
+fn challenge(claims: &str) -> Refusal {
+    let mut refusal = Refusal::unauthenticated(
+        "Continuous access evaluation resulted in challenge with result: InteractionRequired and code: TokenIssuedBeforeRevocationTimestamp",
+    );
+    let claims = base64_simd::STANDARD.encode_to_string(claims);
+    refusal.headers = vec![(
+        "WWW-Authenticate".into(),
+        format!(
+            "Bearer realm=\"\", authorization_uri=\"https://login.microsoftonline.com/common/oauth2/authorize\", client_id=\"00000003-0000-0000-c000-000000000000\", error=\"insufficient_claims\", claims=\"{claims}\""
+        ),
+    )];
+    refusal
 }

@@ -48,11 +48,39 @@ pub enum Route {
     Delete,
     /// `POST .../translateExchangeIds`.
     TranslateIds,
-    /// Anything else.
+    /// `GET /me`.
+    Me,
+    /// `/{tenant}/oauth2/v2.0/authorize`.
+    Authorize,
+    /// `POST /{tenant}/oauth2/v2.0/devicecode`.
+    DeviceCode,
+    /// `/{tenant}/v2.0/adminconsent` and `/{tenant}/adminconsent`.
+    AdminConsent,
+    /// The login site's pages: `/login`, `/devicelogin` and sign-out.
+    SignInPage,
+    /// `/introspect`.
+    Introspect,
+    /// Anything else at the login site.
+    OtherLogin,
+    /// Anything else at Graph.
     Other,
 }
 
 impl Route {
+    /// Whether it belongs to the login site.
+    pub(crate) fn at_login(self) -> bool {
+        matches!(
+            self,
+            Route::Token
+                | Route::Authorize
+                | Route::DeviceCode
+                | Route::AdminConsent
+                | Route::SignInPage
+                | Route::Introspect
+                | Route::OtherLogin
+        )
+    }
+
     pub(crate) fn names_a_message(self) -> bool {
         matches!(
             self,
@@ -111,7 +139,9 @@ pub struct Counters {
     pub graph_requests: u64,
     /// Requests to the token endpoint.
     pub token_requests: u64,
-    /// Graph requests and token requests by kind, parts of batches included.
+    /// Token requests by `grant_type`, refused ones included.
+    pub token_requests_by_grant: BTreeMap<String, u64>,
+    /// All requests by kind, parts of batches included.
     pub by_route: BTreeMap<Route, u64>,
     /// 429s that a limit of the fake provoked; scripted ones are not in it.
     pub throttled: u64,
@@ -124,6 +154,11 @@ pub struct Counters {
 }
 
 impl Counters {
+    /// How many token requests of this `grant_type`.
+    pub fn of_grant(&self, grant_type: &str) -> u64 {
+        self.token_requests_by_grant.get(grant_type).copied().unwrap_or_default()
+    }
+
     /// How many requests of this kind.
     pub fn of(&self, route: Route) -> u64 {
         self.by_route.get(&route).copied().unwrap_or_default()

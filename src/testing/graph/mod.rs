@@ -1,4 +1,4 @@
-//! A fake of Microsoft Graph mail and of Entra's token endpoint, for tests.
+//! A fake of Microsoft Graph mail and of Entra's sign-in, for tests.
 //!
 //! It keeps a tenant in memory (applications, users, mailboxes with folders and messages), listens
 //! on loopback over plain HTTP, and refuses what the service refuses, with its status and code: an
@@ -38,15 +38,20 @@
 //! # }
 //! ```
 //!
+//! People sign in on pages that a browser can show ([`FakeBrowser`] does it without one): account list, password,
+//! consent, and what a tenant's policy puts in their way. Their tokens, refresh tokens and device codes live and die
+//! by the fake's clock. Requests are taken to the letter of the documentation; what it leaves open stands in
+//! [`Settings`] and [`SignInSettings`].
+//!
 //! What Graph has and the fake has not answers 501 `NotModelledByTheFake`: calendars, contacts,
-//! sending, uploads, subscriptions, rules and delegated sign-in.
+//! sending, uploads, subscriptions and rules.
 
 // For maintainers, from the wire inwards:
 //   proxy.rs    TCP: reads requests, writes answers, and spoils them
 //   routes.rs   one request: fault, answer, log; batch.rs: twenty in one
 //   address.rs  what a path of Graph names; gate.rs: what stands between a request and its work
 //   folders.rs, messages.rs, attachments.rs, directory.rs, delta.rs   the work; links.rs: next pages
-//   token.rs    the token endpoint, and the check of tokens
+//   entra/      the login site: tokens, and the pages where people sign in
 //   odata.rs    the query, strictly
 //   render.rs   items as JSON; mime.rs: MIME to items and back; tnef.rs: winmail.dat
 //   state.rs    the tenant; ids.rs: ids; content.rs: bytes that are described instead of kept
@@ -57,6 +62,7 @@ mod batch;
 mod content;
 mod delta;
 mod directory;
+mod entra;
 mod faults;
 mod folders;
 mod gate;
@@ -73,8 +79,8 @@ mod routes;
 mod state;
 mod tenant;
 mod tnef;
-mod token;
 
+pub use entra::{Answer, FakeBrowser, ImapAnswer, Platform, Rotation, SignInSettings};
 pub use faults::{Chaos, ChaosKind, Fault, RetryAfter};
 pub use log::{Counters, LoggedRequest, Route};
 pub use mime::Rendering;

@@ -80,25 +80,25 @@ pub(crate) async fn serve(
     }
 }
 
-struct Head {
-    first: String,
+pub(super) struct Head {
+    pub(super) first: String,
     headers: Vec<(String, String)>,
 }
 
 impl Head {
-    fn get(&self, name: &str) -> Option<&str> {
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
     }
 }
 
 /// A stream with what was read too far.
-struct Wire {
-    stream: TcpStream,
+pub(super) struct Wire {
+    pub(super) stream: TcpStream,
     buffer: Vec<u8>,
 }
 
 impl Wire {
-    fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: TcpStream) -> Self {
         let _ = stream.set_nodelay(true);
         Wire { stream, buffer: Vec::new() }
     }
@@ -113,7 +113,7 @@ impl Wire {
         Ok(())
     }
 
-    async fn head(&mut self) -> io::Result<Head> {
+    pub(super) async fn head(&mut self) -> io::Result<Head> {
         let end = loop {
             if let Some(at) = memchr::memmem::find(&self.buffer, b"\r\n\r\n") {
                 break at;
@@ -152,7 +152,7 @@ impl Wire {
         }
     }
 
-    async fn body(&mut self, head: &Head) -> io::Result<Vec<u8>> {
+    pub(super) async fn body(&mut self, head: &Head) -> io::Result<Vec<u8>> {
         let chunked = head.get("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked"));
         if !chunked {
             let length = match head.get("content-length") {

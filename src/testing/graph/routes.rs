@@ -4,13 +4,13 @@ use super::Shared;
 use super::batch;
 use super::content;
 use super::content::Body;
+use super::entra;
 use super::faults::{Kind as FaultKind, RetryAfter, Seen, Transport};
 use super::gate::perform;
 use super::log::{LoggedRequest, Route};
 use super::proxy::Site;
 use super::reply::{Refusal, Reply, ReplyBody};
 use super::state::{State, http_date, iso};
-use super::token;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -122,7 +122,7 @@ pub(crate) fn handle(shared: &Arc<Shared>, incoming: &Incoming<'_>) -> Answer {
                     lane: None,
                 };
                 let authorization = incoming.header("authorization");
-                let token = token::check(&state, authorization);
+                let token = entra::check(&state, authorization);
                 let versioned = incoming.target.starts_with("/v1.0/");
                 let outcome = perform(&mut state, &request, token, &mut permits, versioned);
                 (outcome, delay)
@@ -133,11 +133,16 @@ pub(crate) fn handle(shared: &Arc<Shared>, incoming: &Incoming<'_>) -> Answer {
 }
 
 fn login(state: &mut State, incoming: &Incoming<'_>) -> Outcome {
-    state.counters.token_requests += 1;
-    let fault =
-        decide(state, &Seen { route: Route::Token, method: incoming.method, mailbox_names: &[], in_batch: false });
-    let reply = token::handle(state, incoming, fault.as_ref().map(|fault| &fault.kind));
-    let mut outcome = Outcome::new(Route::Token, reply);
+    let route = entra::route(incoming.target);
+    let fault = decide(state, &Seen { route, method: incoming.method, mailbox_names: &[], in_batch: false });
+    let (grant, reply) = entra::handle(state, incoming, route, fault.as_ref().map(|fault| &fault.kind));
+    if route == Route::Token {
+        state.counters.token_requests += 1;
+    }
+    if let Some(grant) = grant {
+        *state.counters.token_requests_by_grant.entry(grant).or_default() += 1;
+    }
+    let mut outcome = Outcome::new(route, reply);
     outcome.apply(state, fault);
     outcome
 }
@@ -326,7 +331,7 @@ fn finish(
 pub(crate) fn count(state: &mut State, entry: LoggedRequest) {
     let counters = &mut state.counters;
     *counters.by_route.entry(entry.route).or_default() += 1;
-    if !matches!(entry.route, Route::Token | Route::Batch) {
+    if entry.route != Route::Batch && !entry.route.at_login() {
         counters.graph_requests += 1;
     }
     if state.settings.log_requests {

@@ -1,6 +1,7 @@
 //! The tenant: its applications, its directory and what is in the mailboxes.
 
 use super::content::{Content, guid, mix};
+use super::entra::{People, Permission, Platform, SignInSettings};
 use super::faults::{Chaos, Fault, RetryAfter};
 use super::ids::{self, MessageRef};
 use super::log::{Counters, LoggedRequest};
@@ -66,6 +67,11 @@ pub struct Settings {
     pub service_time: Duration,
     /// Life of an access token: 3,599 s.
     pub token_lifetime: Duration,
+    /// How people sign in.
+    pub sign_in: SignInSettings,
+    /// What a person's token gets for a mailbox they have no right to: 403 `ErrorAccessDenied`, or 404 with this code
+    /// (`ErrorItemNotFound`, `ErrorFolderNotFound`), which was seen too. `None`.
+    pub stranger_code: Option<String>,
     /// What is changed in messages on delivery.
     pub rendering: Rendering,
     /// Whether requests are kept in the log: yes.
@@ -89,6 +95,8 @@ impl Default for Settings {
             retry_after: "1".into(),
             service_time: Duration::ZERO,
             token_lifetime: Duration::from_secs(3599),
+            sign_in: SignInSettings::default(),
+            stranger_code: None,
             rendering: Rendering::default(),
             log_requests: true,
         }
@@ -126,6 +134,7 @@ pub(crate) enum Policy {
 /// An application and its service principal in the tenant.
 #[derive(Clone)]
 pub(crate) struct App {
+    pub(crate) name: String,
     pub(crate) client_id: String,
     pub(crate) object_id: String,
     pub(crate) secrets: Vec<Secret>,
@@ -136,6 +145,29 @@ pub(crate) struct App {
     /// RBAC for Applications: a permission and the mailboxes it holds for (all if `None`).
     pub(crate) rbac: Vec<(String, Option<Vec<String>>)>,
     pub(crate) disabled: bool,
+    /// Application permissions of the registration, which an administrator's consent grants.
+    pub(crate) requested: BTreeSet<String>,
+    /// Application permissions that were granted in other tenants.
+    pub(crate) elsewhere: BTreeMap<String, BTreeSet<String>>,
+    /// Delegated permissions of the registration.
+    pub(crate) delegated: BTreeSet<Permission>,
+    /// Scopes that tokens lack although they were consented to.
+    pub(crate) withheld: BTreeSet<String>,
+    pub(crate) redirects: Vec<(String, Platform)>,
+    /// "Allow public client flows".
+    pub(crate) public_flows: bool,
+    pub(crate) multi_tenant: bool,
+    /// Only these may use it, where assignment is required.
+    pub(crate) assigned: Option<Vec<String>>,
+    /// Mailboxes its service principal has permission for in Exchange, where it is registered there.
+    pub(crate) imap_mailboxes: Option<Vec<String>>,
+}
+
+impl App {
+    /// Granted application permissions in this tenant; `None` if it has no service principal there.
+    pub(crate) fn roles_in(&self, home: &str, tenant: &str) -> Option<&BTreeSet<String>> {
+        if home == tenant { Some(&self.permissions) } else { self.elsewhere.get(tenant) }
+    }
 }
 
 /// Why a directory user has no mailbox that answers.
@@ -157,6 +189,16 @@ pub enum MailboxState {
 
 pub(crate) struct User {
     pub(crate) number: u32,
+    /// The id of their tenant.
+    pub(crate) tenant: String,
+    pub(crate) password: String,
+    pub(crate) admin: bool,
+    /// The AADSTS code that every sign-in of theirs ends with.
+    pub(crate) refused: Option<u32>,
+    /// Who else may open the mailbox, by any of their names.
+    pub(crate) full_access: Vec<String>,
+    /// Tokens with a number below this are challenged if they can be.
+    pub(crate) revoked_at: Option<u64>,
     pub(crate) id: String,
     pub(crate) upn: String,
     pub(crate) mail: Option<String>,
@@ -633,6 +675,7 @@ pub(crate) struct State {
     pub(crate) frozen: Option<i64>,
     pub(crate) tenant_id: String,
     pub(crate) domains: Vec<String>,
+    pub(crate) people: People,
     pub(crate) apps: Vec<App>,
     pub(crate) users: Vec<User>,
     pub(crate) faults: Vec<ActiveFault>,
@@ -660,6 +703,7 @@ impl State {
             frozen: None,
             tenant_id: guid(0x7e4a_0001),
             domains: vec!["contoso.nl".into(), "contoso.onmicrosoft.com".into()],
+            people: People::default(),
             apps: Vec::new(),
             users: Vec::new(),
             faults: Vec::new(),
@@ -707,6 +751,12 @@ impl State {
             user.state != MailboxState::UserDeleted
                 && (user.id.eq_ignore_ascii_case(name) || user.upn.eq_ignore_ascii_case(name))
         })
+    }
+
+    /// Whether this person, by object id, was given the mailbox of another.
+    pub(crate) fn has_full_access(&self, mailbox: &User, person: &str) -> bool {
+        let person = self.users.iter().find(|user| user.id == person);
+        person.is_some_and(|person| mailbox.full_access.iter().any(|name| person.goes_by(name)))
     }
 
     pub(crate) fn app(&self, client_id: &str) -> Option<&App> {

@@ -1,14 +1,14 @@
 //! What a test puts into the tenant, and looks up in it afterwards.
 
 use super::content::{Content, guid};
+use super::entra::{consent_for_everyone, tenant_id, thumbprint};
 use super::mime::{self, Attachment, Kind};
 use super::state::{
     self, Certificate, Federated, Generated, Language, MailboxState, Policy, ROOT, Secret, Source, Store,
 };
-use super::token::thumbprint;
 use super::{GraphFake, Shared};
 use bytes::Bytes;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -16,14 +16,14 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct AppBuilder {
     fake: GraphFake,
-    name: String,
-    app: state::App,
+    pub(super) app: state::App,
+    pub(super) consented: bool,
 }
 
 impl fmt::Debug for AppBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AppBuilder")
-            .field("name", &self.name)
+            .field("name", &self.app.name)
             .field("client_id", &self.app.client_id)
             .field("permissions", &self.app.permissions)
             .finish_non_exhaustive()
@@ -35,8 +35,9 @@ impl AppBuilder {
         let number = fake.state().number();
         AppBuilder {
             fake: fake.clone(),
-            name: name.to_owned(),
+            consented: false,
             app: state::App {
+                name: name.to_owned(),
                 client_id: guid(0xa000_0000 + number),
                 object_id: guid(0xb000_0000 + number),
                 secrets: Vec::new(),
@@ -46,6 +47,15 @@ impl AppBuilder {
                 policy: None,
                 rbac: Vec::new(),
                 disabled: false,
+                requested: BTreeSet::new(),
+                elsewhere: BTreeMap::new(),
+                delegated: BTreeSet::new(),
+                withheld: BTreeSet::new(),
+                redirects: Vec::new(),
+                public_flows: false,
+                multi_tenant: false,
+                assigned: None,
+                imap_mailboxes: None,
             },
         }
     }
@@ -136,7 +146,13 @@ impl AppBuilder {
     /// Creates it.
     pub fn create(self) -> App {
         let client_id = self.app.client_id.clone();
-        self.fake.state().apps.push(self.app);
+        let mut state = self.fake.state();
+        state.apps.push(self.app);
+        if self.consented {
+            let tenant = state.tenant_id.clone();
+            consent_for_everyone(&mut state, &client_id, &tenant);
+        }
+        drop(state);
         App { shared: Arc::clone(self.fake.shared()), client_id }
     }
 }
@@ -144,8 +160,8 @@ impl AppBuilder {
 /// An application of the tenant.
 #[derive(Clone)]
 pub struct App {
-    shared: Arc<Shared>,
-    client_id: String,
+    pub(super) shared: Arc<Shared>,
+    pub(super) client_id: String,
 }
 
 impl fmt::Debug for App {
@@ -160,7 +176,7 @@ impl App {
         self.client_id.clone()
     }
 
-    fn change(&self, change: impl FnOnce(&mut state::App)) {
+    pub(super) fn change(&self, change: impl FnOnce(&mut state::App)) {
         let mut state = self.shared.state();
         if let Some(app) = state.apps.iter_mut().find(|app| app.client_id == self.client_id) {
             change(app);
@@ -201,7 +217,7 @@ impl App {
 }
 
 /// Describes a user and mailbox before they are created.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct MailboxBuilder {
     fake: GraphFake,
     address: String,
@@ -215,6 +231,16 @@ pub struct MailboxBuilder {
     has_mail: bool,
     language: Language,
     state: MailboxState,
+    pub(super) password: Option<String>,
+    pub(super) admin: bool,
+    pub(super) tenant: Option<String>,
+    pub(super) full_access: Vec<String>,
+}
+
+impl fmt::Debug for MailboxBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MailboxBuilder").field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 impl MailboxBuilder {
@@ -232,6 +258,10 @@ impl MailboxBuilder {
             has_mail: true,
             language: Language::English,
             state: MailboxState::Ready,
+            password: None,
+            admin: false,
+            tenant: None,
+            full_access: Vec::new(),
         }
     }
 
@@ -309,11 +339,14 @@ impl MailboxBuilder {
     /// Creates them.
     pub fn create(self) -> Mailbox {
         let fake = self.fake;
+        let tenant = self.tenant.map(|name| tenant_id(fake.shared(), &name));
         let mut state = fake.state();
+        let home = state.tenant_id.clone();
+        let tenant = tenant.unwrap_or_else(|| home.clone());
         let number = state.users.len() as u32;
         let id = self.id.unwrap_or_else(|| guid(0xc000_0000 + u64::from(number)));
         let upn = self.upn.unwrap_or_else(|| self.address.clone());
-        for name in [&self.address, &upn] {
+        for name in [&self.address, &upn].into_iter().filter(|_| tenant == home) {
             if let Some((_, domain)) = name.rsplit_once('@') {
                 let domain = domain.to_ascii_lowercase();
                 if !state.domains.contains(&domain) {
@@ -324,6 +357,12 @@ impl MailboxBuilder {
         let local = self.address.split('@').next().unwrap_or_default();
         state.users.push(state::User {
             number,
+            tenant,
+            password: self.password.unwrap_or_else(|| format!("a-password-of-{number}")),
+            admin: self.admin,
+            refused: None,
+            full_access: self.full_access,
+            revoked_at: None,
             id,
             upn,
             display_name: self.display_name.unwrap_or_else(|| local.to_owned()),
@@ -450,7 +489,7 @@ impl Attached {
 /// A user and their mailbox.
 #[derive(Clone)]
 pub struct Mailbox {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     address: String,
     number: u32,
 }
@@ -474,7 +513,11 @@ impl Mailbox {
         self.user(|user, _| user.id.clone())
     }
 
-    fn user<T>(&self, work: impl FnOnce(&mut state::User, i64) -> T) -> T {
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+
+    pub(super) fn user<T>(&self, work: impl FnOnce(&mut state::User, i64) -> T) -> T {
         let mut state = self.shared.state();
         let now = state.now_seconds();
         work(&mut state.users[self.number as usize], now)
