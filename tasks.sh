@@ -13,8 +13,9 @@
 set -eu
 cd "$(dirname "$0")"
 
-# A C compiler for SQLite and the cryptography; Dovecot and PostgreSQL as servers that the tests start for themselves.
-packages='ca-certificates gcc libc6-dev make dovecot-core dovecot-imapd postgresql'
+# A C compiler for SQLite and the cryptography; Dovecot and PostgreSQL as servers that the tests start for themselves,
+# Chromium as the browser that they sign in with.
+packages='ca-certificates gcc libc6-dev make dovecot-core dovecot-imapd postgresql chromium chromium-driver'
 
 setup() {
     command -v apt-get >/dev/null || {
