@@ -108,7 +108,9 @@ impl Browser {
     /// The text that is shown.
     pub(crate) async fn text(&self) -> String {
         match self.find("body").await {
-            Ok(body) => self.get(&format!("/element/{body}/text")).await.ok().and_then(|t| t.as_str().map(str::to_owned)),
+            Ok(body) => {
+                self.get(&format!("/element/{body}/text")).await.ok().and_then(|t| t.as_str().map(str::to_owned))
+            }
             Err(_) => None,
         }
         .unwrap_or_default()

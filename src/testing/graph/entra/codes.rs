@@ -110,12 +110,6 @@ const ROWS: &[Row] = &[
     Row(50033, 503, "server_error", None, "server_error", "A transient error has occurred. Please try again."),
 ];
 
-/// Every code the fake has a row for.
-#[cfg(test)]
-pub(crate) fn all() -> impl Iterator<Item = u32> {
-    ROWS.iter().map(|row| row.0)
-}
-
 /// A refusal of the login site.
 #[derive(Clone, Debug)]
 pub(crate) struct Aadsts {
@@ -200,4 +194,19 @@ pub(crate) struct Described {
     trace: String,
     correlation: String,
     stamp: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_code_stands_once_with_a_status_that_refuses() {
+        let mut seen = HashSet::new();
+        for row in ROWS {
+            assert!(seen.insert(row.0), "{} stands twice", row.0);
+            assert!((400..600).contains(&row.1) && !row.2.is_empty() && !row.5.is_empty(), "{}", row.0);
+        }
+    }
 }
