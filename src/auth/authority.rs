@@ -58,6 +58,16 @@ impl Cloud {
         }
     }
 
+    /// The same for a person's tokens: the public cloud has another name there ("Authenticate an IMAP, POP or SMTP
+    /// connection using OAuth", Exchange Online).
+    #[must_use]
+    pub const fn exchange_user_url(self) -> &'static str {
+        match self {
+            Self::Global => "https://outlook.office.com",
+            other => other.exchange_url(),
+        }
+    }
+
     /// The name in the configuration.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -12,6 +12,8 @@ use crate::{Error, ErrorKind, Result, Secret, setting::Places};
 /// The credential as read from its place; read again for every token, because secrets are rotated and federated
 /// tokens live for minutes.
 pub(super) enum Material {
+    /// A public client proves nothing, and must not: "Mobile and desktop applications" (Microsoft identity platform).
+    Public,
     Secrets(Vec<Secret>),
     #[cfg(feature = "certificate")]
     Certificate(super::certificate::Pair),
@@ -76,6 +78,9 @@ fn read_now(app: &Registration, places: &Places) -> Result<Material> {
             ));
         }
     }
+    if app.client_secret.is_none() {
+        return Ok(Material::Public);
+    }
     app.read_client_secrets(places).map(Material::Secrets)
 }
 
@@ -108,6 +113,7 @@ impl Material {
     pub(super) fn fingerprint(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
         match self {
+            Self::Public => {}
             Self::Secrets(secrets) => secrets.iter().for_each(|s| hash.update(Sha256::digest(s.expose()))),
             #[cfg(feature = "certificate")]
             Self::Certificate(pair) => hash.update(pair.thumbprint()),
@@ -116,17 +122,18 @@ impl Material {
         hash.finalize().into()
     }
 
-    /// The proof to show now.
+    /// The proof to show now, where there is one to show.
     #[cfg_attr(
         not(feature = "certificate"),
         allow(unused_variables, clippy::unnecessary_wraps, reason = "only a certificate signs")
     )]
-    pub(super) fn proof(&self, at: usize, client_id: &str, url: &Url, now: Timestamp) -> Result<Proof> {
-        match self {
-            Self::Secrets(secrets) => Ok(Proof::Secret(secrets[at].clone())),
+    pub(super) fn proof(&self, at: usize, client_id: &str, url: &Url, now: Timestamp) -> Result<Option<Proof>> {
+        Ok(match self {
+            Self::Public => None,
+            Self::Secrets(secrets) => Some(Proof::Secret(secrets[at].clone())),
             #[cfg(feature = "certificate")]
-            Self::Certificate(pair) => pair.assertion(client_id, url, now).map(Proof::Assertion),
-            Self::Federated(token) => Ok(Proof::Assertion(token.clone())),
-        }
+            Self::Certificate(pair) => Some(Proof::Assertion(pair.assertion(client_id, url, now)?)),
+            Self::Federated(token) => Some(Proof::Assertion(token.clone())),
+        })
     }
 }

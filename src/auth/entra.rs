@@ -9,13 +9,58 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::app::{Reply, Verdict};
+use super::endpoint::{Reply, Verdict};
 use crate::{Error, ErrorKind, Result, Secret};
 
-/// A token that was given.
-pub(super) struct Granted {
+/// What was given.
+pub(super) struct Body {
     pub(super) token: Secret,
     pub(super) lives: Duration,
+    pub(super) refresh_token: Option<Secret>,
+    pub(super) id_token: Option<Secret>,
+    pub(super) scopes: Vec<String>,
+}
+
+/// A refusal, with what the protocol calls it: flows go by that name where an [`Error`] says less.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// The OAuth `error`; empty when there was no answer in the protocol's terms.
+    pub(super) oauth: String,
+    pub(super) error: Error,
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Self { oauth: String::new(), error }
+    }
+}
+
+impl Refusal {
+    /// A refusal that came back through the browser, in the query of a redirect.
+    pub(super) fn of_redirect(error: &str, description: &str) -> Self {
+        let refused = RefusedBody {
+            error: error.to_owned(),
+            error_description: description.into(),
+            error_codes: Value::Null,
+            trace_id: Value::Null,
+            correlation_id: Value::Null,
+        };
+        let reply = Reply {
+            status: 400,
+            retry_after: None,
+            date: None,
+            content_type: String::new(),
+            body: bytes::Bytes::new(),
+        };
+        let error = refused_error(&refused, &reply, &[]);
+        Self { oauth: refused.error, error }
+    }
+
+    /// Whether an administrator must consent before this can work.
+    pub(super) fn needs_consent(&self) -> bool {
+        self.oauth == "consent_required"
+            || self.error.code().is_some_and(|code| matches!(code, "AADSTS65001" | "AADSTS90094" | "AADSTS90095"))
+    }
 }
 
 #[derive(Deserialize)]
@@ -23,6 +68,12 @@ struct GrantedBody {
     access_token: String,
     #[serde(default)]
     expires_in: Value,
+    #[serde(default)]
+    refresh_token: Value,
+    #[serde(default)]
+    id_token: Value,
+    #[serde(default)]
+    scope: Value,
 }
 
 #[derive(Deserialize)]
@@ -41,7 +92,7 @@ struct RefusedBody {
 /// Whether an answer is final; asked before [`read`].
 pub(super) fn judge(reply: &Reply, secrets: &[&Secret]) -> Verdict {
     match read(reply, secrets) {
-        Err(error) if error.is_retryable() => Verdict::Again(error),
+        Err(Refusal { error, .. }) if error.is_retryable() => Verdict::Again(error),
         _ => Verdict::Final,
     }
 }
@@ -51,7 +102,7 @@ pub(super) fn judge(reply: &Reply, secrets: &[&Secret]) -> Verdict {
 /// # Errors
 ///
 /// By its OAuth error and AADSTS code; [`ErrorKind::Unavailable`] for anything that is not the service's JSON.
-pub(super) fn read(reply: &Reply, secrets: &[&Secret]) -> Result<Granted> {
+pub(super) fn read(reply: &Reply, secrets: &[&Secret]) -> Result<Body, Refusal> {
     if reply.status == 200
         && let Ok(granted) = serde_json::from_slice::<GrantedBody>(&reply.body)
         && !granted.access_token.is_empty()
@@ -63,11 +114,25 @@ pub(super) fn read(reply: &Reply, secrets: &[&Secret]) -> Result<Granted> {
         };
         // RFC 6749 only recommends it; an hour is what Microsoft's tokens live at least.
         let lives = Duration::from_secs(seconds.unwrap_or(3_600));
-        return Ok(Granted { token: Secret::new(granted.access_token), lives });
+        let secret = |value: &Value| value.as_str().filter(|text| !text.is_empty()).map(Secret::new);
+        return Ok(Body {
+            token: Secret::new(granted.access_token),
+            lives,
+            refresh_token: secret(&granted.refresh_token),
+            id_token: secret(&granted.id_token),
+            scopes: granted.scope.as_str().unwrap_or_default().split_whitespace().map(str::to_owned).collect(),
+        });
     }
+    Err(refusal(reply, secrets))
+}
+
+/// What an answer says that gives nothing.
+pub(super) fn refusal(reply: &Reply, secrets: &[&Secret]) -> Refusal {
     match serde_json::from_slice::<RefusedBody>(&reply.body) {
-        Ok(refused) if reply.status >= 400 => Err(refused_error(&refused, reply, secrets)),
-        _ => Err(not_an_answer(reply)),
+        Ok(refused) if reply.status >= 400 => {
+            Refusal { error: refused_error(&refused, reply, secrets), oauth: refused.error }
+        }
+        _ => not_an_answer(reply).into(),
     }
 }
 
@@ -103,7 +168,8 @@ fn refused_error(refused: &RefusedBody, reply: &Reply, secrets: &[&Secret]) -> E
         (None, _) => match refused.error.as_str() {
             "invalid_client" => ErrorKind::Unauthenticated,
             "invalid_grant" | "interaction_required" | "login_required" | "consent_required" => ErrorKind::SignInNeeded,
-            "access_denied" => ErrorKind::PermissionDenied,
+            "access_denied" | "authorization_declined" => ErrorKind::PermissionDenied,
+            "expired_token" => ErrorKind::SignInNeeded,
             "unauthorized_client"
             | "invalid_scope"
             | "invalid_resource"
@@ -369,7 +435,7 @@ mod tests {
             "timestamp": "2026-01-31 10:00:00Z", "error_uri": format!("https://login.microsoftonline.com/error?code={code}"),
         });
         let secret = Secret::new("sup3r-secret-value");
-        read(&reply(status, &body.to_string()), &[&secret]).err().unwrap()
+        read(&reply(status, &body.to_string()), &[&secret]).err().unwrap().error
     }
 
     /// Every code of Microsoft's error list that concerns us, with the OAuth error it comes with, and a word that its
@@ -484,11 +550,11 @@ mod tests {
             (503, r#"{"error":"temporarily_unavailable"}"#),
             (302, ""),
         ] {
-            let error = read(&reply(status, body), &[]).err().unwrap();
+            let error = read(&reply(status, body), &[]).err().unwrap().error;
             assert_eq!(error.kind(), ErrorKind::Unavailable, "{status} {body}: {error}");
             assert!(!format!("{error:?}").contains("abc"));
         }
-        assert_eq!(read(&reply(429, ""), &[]).err().unwrap().kind(), ErrorKind::Throttled);
+        assert_eq!(read(&reply(429, ""), &[]).err().unwrap().error.kind(), ErrorKind::Throttled);
     }
 
     #[test]

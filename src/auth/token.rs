@@ -72,3 +72,18 @@ impl Audience {
         }
     }
 }
+
+/// A token that was just given, while it is proven: it is not replaced.
+#[cfg(feature = "oauth")]
+#[derive(Debug)]
+pub(crate) struct OneToken(pub(crate) Secret);
+
+#[cfg(feature = "oauth")]
+#[async_trait]
+impl TokenProvider for OneToken {
+    async fn token(&self) -> Result<Secret> {
+        Ok(self.0.clone())
+    }
+
+    fn reject(&self, _: &Secret, _: Option<&str>) {}
+}

@@ -20,6 +20,9 @@ use crate::{
     setting::{Field, Places, Value},
 };
 
+#[cfg(feature = "oauth")]
+use crate::auth::SignInSettings;
+
 /// One `[accounts.*]`.
 #[derive(Clone, Debug)]
 pub(super) struct Account {
@@ -48,17 +51,31 @@ impl Account {
         self.settings.as_ref().err().map(|problem| self.error(problem.0.clone()))
     }
 
-    pub(super) fn open(&self, context: Context) -> Result<Arc<dyn MailAccount>> {
+    /// Opens it; `with` adds what it is opened with.
+    pub(super) fn open_with(
+        &self,
+        context: Context,
+        with: impl FnOnce(Opening) -> Opening,
+    ) -> Result<Arc<dyn MailAccount>> {
+        let placed = |e: Error| e.with_account(&self.name).with_provider(self.provider.clone()).with_operation("open");
+        self.usable()?.open(with(self.opening(context))).map_err(placed)
+    }
+
+    /// How it signs in with OAuth, if it does.
+    #[cfg(feature = "oauth")]
+    pub(super) fn sign_in(&self) -> Result<Option<SignInSettings>> {
+        let placed = |e: Error| e.with_account(&self.name).with_provider(self.provider.clone());
+        self.usable()?.sign_in(&self.places).map_err(placed)
+    }
+
+    fn usable(&self) -> Result<&Arc<dyn Settings>> {
         if !self.enabled {
             return Err(self.error(format!(
                 "`accounts.{}.enabled` is `false`, so the account is not opened; write `true` or remove the line",
                 self.name
             )));
         }
-        let settings = self.settings.as_ref().map_err(|problem| self.error(problem.0.clone()))?;
-        settings
-            .open(self.opening(context))
-            .map_err(|e| e.with_account(&self.name).with_provider(self.provider.clone()).with_operation("open"))
+        self.settings.as_ref().map_err(|problem| self.error(problem.0.clone()))
     }
 
     fn opening(&self, context: Context) -> Opening {
@@ -68,7 +85,7 @@ impl Account {
             .with_places(self.places.clone())
     }
 
-    fn error(&self, message: String) -> Error {
+    pub(super) fn error(&self, message: String) -> Error {
         Error::new(ErrorKind::InvalidConfig, message).with_account(&self.name).with_provider(self.provider.clone())
     }
 }

@@ -8,6 +8,7 @@
 //! | `kinds.rs` | the settings of everything that is not a provider's |
 //! | `account.rs`, `job.rs`, `state.rs` | the sections |
 //! | `registry.rs` | the one table of providers |
+//! | `sign_in.rs` | the hand-over: somebody signs in once for an account |
 //!
 //! # What stops what
 //!
@@ -41,6 +42,8 @@ mod file;
 mod job;
 mod kinds;
 mod registry;
+#[cfg(feature = "oauth")]
+mod sign_in;
 mod state;
 mod value;
 
@@ -55,6 +58,8 @@ use std::{
 };
 
 pub use registry::Registry;
+#[cfg(feature = "oauth")]
+pub use sign_in::{HandOverHere, IdleRefresh};
 pub use state::StateConfig;
 
 use crate::{
@@ -66,12 +71,13 @@ use crate::{
 use account::{Account, Accounts};
 use file::{Document, suggest};
 use job::Job;
-use state::Stores;
+use state::{LazyTokens, Stores};
 
 /// A configuration file, ready for use: its accounts, its jobs and its ledger.
 ///
 /// A thin front over parts that can be used one by one. Loading does no I/O but reading the file; accounts connect
-/// with their first call; the ledger is opened by the first importer.
+/// with their first call; the ledger is opened by the first importer, and the store of sign-ins by the first account
+/// that needs it.
 ///
 /// ```
 /// use mail_account::MailApp;
@@ -102,6 +108,8 @@ pub struct MailApp {
     jobs: Vec<Job>,
     opened: Opened,
     stores: Stores,
+    /// What accounts are opened with: one for all, so that they share their sign-ins' tokens.
+    lazy_tokens: Arc<dyn TokenStore>,
 }
 
 /// The accounts that were opened, by name: each is opened once, so that its connections and limits are shared.
@@ -189,10 +197,12 @@ impl Loader {
         let registrations = account::registrations(&document, registrations)?;
         let accounts = account::accounts(&document, &self.registry, &registrations, accounts)?;
         let jobs = job::jobs(&document, &accounts, jobs)?;
+        let stores = Stores::new(state, self.context.clone());
         Ok(MailApp {
             document,
             registry: self.registry,
-            stores: Stores::new(state, self.context.clone()),
+            lazy_tokens: Arc::new(LazyTokens(stores.clone())),
+            stores,
             context: self.context,
             accounts,
             jobs,
@@ -238,6 +248,7 @@ impl MailApp {
     #[must_use]
     pub fn with_token_store(mut self, tokens: Arc<dyn TokenStore>) -> Self {
         self.stores = self.stores.with_token_store(tokens);
+        self.lazy_tokens = Arc::new(LazyTokens(self.stores.clone()));
         self
     }
 
@@ -263,7 +274,7 @@ impl MailApp {
     /// [`ErrorKind::InvalidConfig`] when there is no such account, it is not enabled, or something is wrong inside it;
     /// [`ErrorKind::Unsupported`] when its provider is not built into this program.
     pub fn account(&self, name: &str) -> Result<Arc<dyn MailAccount>> {
-        open(self.find(name)?, &self.opened, &self.context)
+        open(self.find(name)?, &self.opened, &self.context, &self.lazy_tokens)
     }
 
     /// All accounts, in the order of the file.
@@ -358,7 +369,8 @@ impl MailApp {
             None => account.mailbox().unwrap_or_else(|| MailboxInfo::new(&account.name, account.provider.clone(), "")),
         };
         let (account, opened, context) = (account.clone(), Arc::clone(&self.opened), self.context.clone());
-        JobAccount::deferred(info, move || open(&account, &opened, &context))
+        let tokens = Arc::clone(&self.lazy_tokens);
+        JobAccount::deferred(info, move || open(&account, &opened, &context, &tokens))
     }
 
     fn find(&self, name: &str) -> Result<&Account> {
@@ -376,12 +388,17 @@ impl MailApp {
     }
 }
 
-fn open(account: &Account, opened: &Opened, context: &Context) -> Result<Arc<dyn MailAccount>> {
+fn open(
+    account: &Account,
+    opened: &Opened,
+    context: &Context,
+    tokens: &Arc<dyn TokenStore>,
+) -> Result<Arc<dyn MailAccount>> {
     let mut opened = lock(opened);
     if let Some(account) = opened.get(&account.name) {
         return Ok(Arc::clone(account));
     }
-    let open = account.open(context.clone())?;
+    let open = account.open_with(context.clone(), |opening| opening.with_token_store(Arc::clone(tokens)))?;
     opened.insert(account.name.clone(), Arc::clone(&open));
     Ok(open)
 }

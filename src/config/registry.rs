@@ -7,8 +7,9 @@ use toml::Table;
 use super::kinds;
 use crate::{
     MailAccount, MailboxInfo, Result,
+    auth::SignInSettings,
     provider::{Opening, ProviderConfig, graph, imap, maildir, memory},
-    setting::Kind,
+    setting::{Kind, Places},
 };
 
 /// The providers that a configuration can name.
@@ -74,6 +75,8 @@ pub(super) struct Entry {
 pub(super) trait Settings: fmt::Debug + Send + Sync {
     fn mailbox(&self, opening: &Opening) -> MailboxInfo;
     fn open(&self, opening: Opening) -> Result<Arc<dyn MailAccount>>;
+    #[cfg_attr(not(feature = "oauth"), allow(dead_code, reason = "nobody can sign in"))]
+    fn sign_in(&self, places: &Places) -> Result<Option<SignInSettings>>;
 }
 
 impl<C: ProviderConfig> Settings for C {
@@ -83,6 +86,10 @@ impl<C: ProviderConfig> Settings for C {
 
     fn open(&self, opening: Opening) -> Result<Arc<dyn MailAccount>> {
         ProviderConfig::open(self, opening)
+    }
+
+    fn sign_in(&self, places: &Places) -> Result<Option<SignInSettings>> {
+        ProviderConfig::sign_in(self, places)
     }
 }
 

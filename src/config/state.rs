@@ -3,8 +3,11 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
+use async_trait::async_trait;
+use jiff::Timestamp;
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 use toml::{Table, Value as Toml};
@@ -14,7 +17,10 @@ use super::{
     kinds,
     value::{self, Problem},
 };
-use crate::{Context, Error, ErrorKind, Ledger, Result, Secret, SecretSource, store::TokenStore};
+use crate::{
+    Context, Error, ErrorKind, Ledger, Result, Secret, SecretSource,
+    store::{Pending, RefreshLease, SignIn, SignInId, Taken, TokenStore},
+};
 
 /// The database file's name where `[state]` names none; it lies beside the configuration file.
 const DEFAULT_FILE: &str = "mail-account.db";
@@ -112,6 +118,49 @@ impl Stores {
             (None, None) => Err(Error::new(ErrorKind::InvalidConfig, "`state.path` is missing")),
         };
         self.store.get_or_try_init(open).await
+    }
+}
+
+/// The store of sign-ins that `[state]` names, opened by the first call: opening an account does no I/O.
+#[derive(Debug)]
+pub(super) struct LazyTokens(pub(super) Stores);
+
+#[async_trait]
+impl TokenStore for LazyTokens {
+    async fn ready(&self) -> Result<()> {
+        self.0.tokens().await?.ready().await
+    }
+
+    async fn sign_in(&self, id: &SignInId) -> Result<Option<SignIn>> {
+        self.0.tokens().await?.sign_in(id).await
+    }
+
+    async fn put_sign_in(&self, id: &SignInId, sign_in: &SignIn, replace: bool) -> Result<i64> {
+        self.0.tokens().await?.put_sign_in(id, sign_in, replace).await
+    }
+
+    async fn forget_sign_in(&self, id: &SignInId) -> Result<()> {
+        self.0.tokens().await?.forget_sign_in(id).await
+    }
+
+    async fn sign_ins(&self) -> Result<Vec<(SignInId, Timestamp)>> {
+        self.0.tokens().await?.sign_ins().await
+    }
+
+    async fn lock(&self, id: &SignInId, ttl: Duration) -> Result<Option<RefreshLease>> {
+        self.0.tokens().await?.lock(id, ttl).await
+    }
+
+    async fn unlock(&self, lease: &RefreshLease) -> Result<()> {
+        self.0.tokens().await?.unlock(lease).await
+    }
+
+    async fn put_pending(&self, pending: &Pending) -> Result<()> {
+        self.0.tokens().await?.put_pending(pending).await
+    }
+
+    async fn take_pending(&self, state: &Secret, now: Timestamp) -> Result<Taken> {
+        self.0.tokens().await?.take_pending(state, now).await
     }
 }
 

@@ -7,11 +7,14 @@
 //! | `retry.rs` | the one retry policy: how long to wait, and when to give up |
 //! | `limit.rs` | what the service allows per app and mailbox |
 //! | `page.rs` | lists that come in pages: envelopes and next links |
+//! | `sign_in.rs` | the way of `auth` to the sign-in service, and who shares tokens |
+//! | `loopback.rs` | the other way round: the browser that comes back from a sign-in |
 //!
 //! Nothing here knows a service. What an answer means is decided by the provider, or by `auth` for the sign-in.
 
 pub(crate) mod http;
 pub(crate) mod limit;
+pub(crate) mod loopback;
 pub(crate) mod page;
 pub(crate) mod retry;
 mod sign_in;
@@ -25,11 +28,11 @@ use std::{
 };
 
 use http::Http;
-pub(crate) use sign_in::app_tokens;
+pub(crate) use sign_in::{endpoint, person, tokens};
 
 use crate::{
     Secret,
-    auth::{AppTokens, Registration},
+    auth::{Registration, TokenProvider},
     setting::Places,
 };
 
@@ -40,7 +43,7 @@ pub(crate) struct Shared(Arc<Mutex<Inner>>);
 #[derive(Default)]
 struct Inner {
     clients: HashMap<Route, Weak<Http>>,
-    tokens: HashMap<sign_in::Key, Weak<AppTokens>>,
+    tokens: HashMap<sign_in::Key, Weak<dyn TokenProvider>>,
 }
 
 /// How to get out: accounts that agree in this share a client and its connections.
@@ -114,12 +117,12 @@ impl Shared {
         http
     }
 
-    fn tokens(&self, key: sign_in::Key, make: impl FnOnce() -> AppTokens) -> Arc<AppTokens> {
+    fn tokens(&self, key: sign_in::Key, make: impl FnOnce() -> Arc<dyn TokenProvider>) -> Arc<dyn TokenProvider> {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(tokens) = inner.tokens.get(&key).and_then(Weak::upgrade) {
             return tokens;
         }
-        let tokens = Arc::new(make());
+        let tokens = make();
         inner.tokens.retain(|_, tokens| tokens.strong_count() > 0);
         inner.tokens.insert(key, Arc::downgrade(&tokens));
         tokens

@@ -3,69 +3,111 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use reqwest::{Client, RequestBuilder, header::AUTHORIZATION};
 use url::Url;
 
 use super::{
-    Route, fingerprint,
+    Route, bearer, fingerprint,
     http::{self, Http},
     retry::{Attempt, Health, Tries, attempts},
 };
 use crate::{
-    Context, Error, ErrorKind, Result,
-    auth::{AppTokens, Audience, PostForm, Registration, Reply, TokenProvider, Verdict},
-    setting::Places,
+    Context, Error, ErrorKind, Result, Secret,
+    auth::{App, Ask, Audience, Auth, Endpoint, Judge, Person, Reply, SignInSettings, TokenProvider, Verdict},
+    store::{SignInId, TokenStore},
 };
 
 /// More than any token answer; a gateway's page may be longer.
 const CAP: usize = 256 * 1024;
 
-/// What makes two accounts share tokens: service, app, resource and credential.
+/// What makes two accounts share tokens: service, app, resource, credential, and person.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key {
     token_url: String,
     client_id: String,
     scope: String,
     credential: Vec<[u8; 32]>,
+    /// The person, and the store that their sign-in is in (by its address, which is not given to another one as long
+    /// as the tokens hold it).
+    person: Option<(SignInId, usize)>,
 }
 
-/// The tokens of an app that signs in by itself; shared by everybody who asks for the same.
+/// Who gives access tokens, shared by everybody who asks for the same. Does no I/O.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::InvalidConfig`] when the registration names no tenant or client id. Does no I/O.
-pub(crate) fn app_tokens(
+/// [`ErrorKind::InvalidConfig`] when the registration names no tenant or client id, or there is no store for a
+/// person's sign-in.
+pub(crate) fn tokens(
     context: &Context,
-    app: &Registration,
-    audience: &Audience,
-    places: &Places,
+    settings: &SignInSettings,
+    store: Option<&Arc<dyn TokenStore>>,
 ) -> Result<Arc<dyn TokenProvider>> {
-    let (token_url, scope) = match audience {
-        Audience::Other { token_url, .. } => (token_url.clone(), audience.app_scope(app.cloud.unwrap_or_default())),
-        Audience::Graph | Audience::Exchange => {
-            let authority = app.authority(places)?;
-            (audience.token_url(&authority), audience.app_scope(authority.cloud))
-        }
+    let person = match settings.auth {
+        Auth::App => None,
+        Auth::Delegated => Some(person(context, settings, store)?),
     };
-    let client_id = app.client_id.as_deref().unwrap_or_default().trim().to_owned();
+    let address = |store: &Arc<dyn TokenStore>| Arc::as_ptr(store).cast::<()>() as usize;
+    let app = &settings.app;
     let secrets = [&app.client_secret, &app.client_secret_next].into_iter().flatten().map(fingerprint);
     let files = app.certificate.iter().flat_map(|c| [&c.cert_file, &c.key_file]).chain(&app.federated_token_file);
     let files =
         files.map(|file| fingerprint(&crate::SecretSource::File(crate::secret::FileName { file: file.clone() })));
+    let scope = settings.scopes()?.join(" ");
     let key = Key {
-        token_url: token_url.to_string(),
-        client_id: client_id.clone(),
+        token_url: settings.token_url()?.to_string(),
+        client_id: app.client_id.as_deref().unwrap_or_default().trim().to_owned(),
         scope: scope.clone(),
         credential: secrets.chain(files).collect(),
+        person: match (&person, store) {
+            (Some(_), Some(store)) => Some((settings.id()?, address(store))),
+            _ => None,
+        },
     };
-    let shared = context.shared();
+    let app = endpoint(context, settings)?;
+    Ok(context.shared().tokens(key, move || match person {
+        Some(person) => person.tokens(),
+        None => App::tokens(app, scope),
+    }))
+}
+
+/// A person's stored sign-in.
+///
+/// # Errors
+///
+/// As [`tokens`].
+pub(crate) fn person(
+    context: &Context,
+    settings: &SignInSettings,
+    store: Option<&Arc<dyn TokenStore>>,
+) -> Result<Person> {
+    let Some(store) = store else {
+        return Err(settings.places.invalid(
+            "auth",
+            "is `delegated`, but there is no store for sign-ins here; open the account with `MailApp`, or give `Opening` a token store",
+        ));
+    };
+    let scope = match settings.audience {
+        // What was granted at the sign-in, in that service's words.
+        Audience::Other { .. } => None,
+        _ => Some([settings.scopes()?, vec!["offline_access".to_owned()]].concat().join(" ")),
+    };
+    Ok(Person::new(endpoint(context, settings)?, scope, settings.id()?, Arc::clone(store)))
+}
+
+/// The app at its token endpoint.
+///
+/// # Errors
+///
+/// [`ErrorKind::InvalidConfig`] when the registration names no tenant.
+pub(crate) fn endpoint(context: &Context, settings: &SignInSettings) -> Result<Arc<Endpoint>> {
+    let (app, places) = (&settings.app, &settings.places);
     let post = Arc::new(Post {
-        http: shared.http(&Route::of(app, places)),
+        http: context.shared().http(&Route::of(app, places)),
         context: context.clone(),
         health: Health::default(),
     });
-    Ok(shared.tokens(key, || {
-        AppTokens::new(app.clone(), places.clone(), token_url, client_id, scope, context.clone(), post)
-    }))
+    Ok(Arc::new(Endpoint::new(app.clone(), places.clone(), settings.token_url()?, context.clone(), post)))
 }
 
 #[derive(Debug)]
@@ -76,20 +118,33 @@ struct Post {
 }
 
 #[async_trait]
-impl PostForm for Post {
-    async fn post(
+impl Ask for Post {
+    async fn post(&self, url: &Url, form: &[(&str, &str)], judge: &Judge<'_>) -> Result<Reply> {
+        // Not logged: the body is the secret.
+        self.ask(url, judge, |client| client.post(url.clone()).form(form)).await
+    }
+
+    async fn get(&self, url: &Url, token: &Secret, judge: &Judge<'_>) -> Result<Reply> {
+        let Some(authorization) = bearer(token) else {
+            return Err(Error::new(ErrorKind::Malformed, "the access token cannot stand in a header"));
+        };
+        self.ask(url, judge, |client| client.get(url.clone()).header(AUTHORIZATION, authorization.clone())).await
+    }
+}
+
+impl Post {
+    async fn ask(
         &self,
         url: &Url,
-        form: &[(&str, &str)],
-        judge: &(dyn for<'a> Fn(&'a Reply) -> Verdict + Sync),
+        judge: &Judge<'_>,
+        request: impl Fn(&Client) -> RequestBuilder + Send + Sync,
     ) -> Result<Reply> {
         let client = self.http.client(self.context.patience())?;
         let mut tries = Tries::new(&self.context, &self.health);
         attempts!(tries, {
             let silence = tries.silence();
             let sent = async {
-                // Not logged: the body is the secret.
-                let response = http::head(client.post(url.clone()).form(form), silence).await?;
+                let response = http::head(request(&client), silence).await?;
                 http::whole(response, CAP, silence).await
             };
             match sent.await {

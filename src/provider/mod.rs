@@ -22,7 +22,9 @@ use serde::de::DeserializeOwned;
 
 use crate::{
     Context, Error, ErrorKind, MailAccount, MailboxInfo, Result,
+    auth::{SignInSettings, TokenProvider},
     setting::{Kind, Places},
+    store::TokenStore,
 };
 
 /// The settings of one provider, as they stand in an account of the configuration file.
@@ -53,6 +55,16 @@ pub trait ProviderConfig: DeserializeOwned + fmt::Debug + Send + Sync + 'static 
     /// [`ErrorKind::InvalidConfig`] for settings that cannot be right, [`ErrorKind::Unsupported`] when the provider is
     /// not built into this program.
     fn open(&self, opening: Opening) -> Result<Arc<dyn MailAccount>>;
+
+    /// How the account signs in with OAuth; `None` when it does not. Does no I/O.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidConfig`] for settings that cannot be right.
+    fn sign_in(&self, places: &Places) -> Result<Option<SignInSettings>> {
+        let _ = places;
+        Ok(None)
+    }
 }
 
 /// What an account is opened with besides its own settings.
@@ -67,13 +79,24 @@ pub struct Opening {
     pub context: Context,
     /// Where the account's keys stand, for errors.
     pub places: Places,
+    /// Where the sign-ins of people are stored; opened when first needed.
+    pub token_store: Option<Arc<dyn TokenStore>>,
+    /// Who gives access tokens, in the place of what the settings say.
+    pub tokens: Option<Arc<dyn TokenProvider>>,
 }
 
 impl Opening {
     /// For an account of this name.
     pub fn new(account: impl Into<String>) -> Self {
         let account = account.into();
-        Self { places: Places::new(&account), account, address: None, context: Context::default() }
+        Self {
+            places: Places::new(&account),
+            account,
+            address: None,
+            context: Context::default(),
+            token_store: None,
+            tokens: None,
+        }
     }
 
     /// With the mailbox's name in the ledger.
@@ -88,6 +111,29 @@ impl Opening {
     pub fn with_context(mut self, context: Context) -> Self {
         self.context = context;
         self
+    }
+
+    /// With a store for the sign-ins of people.
+    #[must_use]
+    pub fn with_token_store(mut self, store: Arc<dyn TokenStore>) -> Self {
+        self.token_store = Some(store);
+        self
+    }
+
+    /// With access tokens of the caller's, whatever the settings say about signing in.
+    #[must_use]
+    pub fn with_tokens(mut self, tokens: Arc<dyn TokenProvider>) -> Self {
+        self.tokens = Some(tokens);
+        self
+    }
+
+    /// Who gives access tokens to an account with these settings.
+    #[cfg(feature = "oauth")]
+    pub(crate) fn tokens_for(&self, settings: &SignInSettings) -> Result<Arc<dyn TokenProvider>> {
+        match &self.tokens {
+            Some(tokens) => Ok(Arc::clone(tokens)),
+            None => crate::net::tokens(&self.context, settings, self.token_store.as_ref()),
+        }
     }
 
     /// With keys that stand elsewhere.

@@ -14,11 +14,11 @@ use super::{
     moves,
 };
 use crate::{
-    Access, AttachmentId, Capabilities, Content, Error, ErrorKind, Folder, FolderId, FolderSpec, MailAccount,
-    MailboxInfo, Message, MessageId, MoveOutcome, Query, Result, Usage,
-    auth::{Audience, Auth, TokenProvider},
+    Access, AttachmentId, Capabilities, Content, Error, Folder, FolderId, FolderSpec, MailAccount, MailboxInfo,
+    Message, MessageId, MoveOutcome, Query, Result, Usage,
+    auth::TokenProvider,
     net::{
-        self, Route,
+        Route,
         limit::{LimitKey, Limiter},
     },
     provider::{Opening, ProviderConfig as _},
@@ -48,21 +48,8 @@ impl GraphAccount {
     ///
     /// [`ErrorKind::InvalidConfig`] naming the key and the remedy.
     pub fn open(config: &GraphConfig, opening: Opening) -> Result<Self> {
-        config.check(&opening.places)?;
-        let tokens = match config.auth {
-            Auth::App => net::app_tokens(&opening.context, &config.app, &Audience::Graph, &opening.places)?,
-            Auth::Delegated => {
-                return Err(Error::new(
-                    ErrorKind::Unsupported,
-                    format!(
-                        "`{}`: signing in as a person is not available for Graph yet; write `auth = \"app\"`",
-                        opening.places.place("auth")
-                    ),
-                )
-                .with_provider(NAME)
-                .with_account(opening.account));
-            }
-        };
+        let settings = config.settings(&opening.places)?;
+        let tokens = opening.tokens_for(&settings)?;
         Self::open_with(config, opening, tokens)
     }
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::NAME;
 use crate::{
     MailAccount, MailboxInfo, Result,
-    auth::{Auth, Registration, is_guid},
+    auth::{Audience, Auth, Registration, SignInSettings, is_guid},
     provider::{Opening, ProviderConfig, is_address},
     setting::{Field, Kind, Label, Places, Value},
 };
@@ -58,6 +58,16 @@ impl GraphConfig {
     }
 }
 
+impl GraphConfig {
+    /// How the account signs in, once the settings have been found right.
+    pub(super) fn settings(&self, places: &Places) -> Result<SignInSettings> {
+        self.check(places)?;
+        let settings =
+            SignInSettings::new(self.app.clone(), places.clone(), self.auth, Audience::Graph, &*self.mailbox);
+        Ok(settings.with_principal(self.principal.as_deref()))
+    }
+}
+
 impl ProviderConfig for GraphConfig {
     const NAME: &'static str = NAME;
 
@@ -77,6 +87,10 @@ impl ProviderConfig for GraphConfig {
 
     fn mailbox(&self, opening: &Opening) -> MailboxInfo {
         MailboxInfo::new(&opening.account, NAME, opening.address.as_deref().unwrap_or(&self.mailbox))
+    }
+
+    fn sign_in(&self, places: &Places) -> Result<Option<SignInSettings>> {
+        self.settings(places).map(Some)
     }
 
     fn open(&self, opening: Opening) -> Result<Arc<dyn MailAccount>> {

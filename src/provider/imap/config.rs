@@ -3,11 +3,12 @@
 use std::{path::PathBuf, sync::Arc};
 
 use serde::Deserialize;
+use url::Url;
 
 use super::NAME;
 use crate::{
     MailAccount, MailboxInfo, Result, SecretSource,
-    auth::{Auth, Registration, is_loopback, override_url},
+    auth::{Audience, Auth, Registration, SignInSettings, is_loopback, override_url},
     provider::{Opening, ProviderConfig, is_address},
     setting::{Field, Kind, Label, Places, Value},
 };
@@ -152,10 +153,11 @@ impl ImapOAuth {
                 "says who signs in, but with `auth = \"app\"` nobody does; remove it, or write `auth = \"delegated\"`",
             ));
         }
-        for (key, url) in [("token_url", &self.token_url), ("authorize_url", &self.authorize_url)] {
-            if let Some(url) = url {
-                override_url(url).map_err(|e| places.invalid(key, e.chain()))?;
-            }
+        if let Some(url) = &self.token_url {
+            override_url(url).map_err(|e| places.invalid("token_url", e.chain()))?;
+        }
+        if let Some(url) = &self.authorize_url {
+            page_url(url).map_err(|e| places.invalid("authorize_url", e.chain()))?;
         }
         if self.token_url.is_some() {
             if self.auth == Auth::Delegated && self.authorize_url.is_none() {
@@ -169,6 +171,33 @@ impl ImapOAuth {
         }
         self.app.check(places, self.auth, self.token_url.is_some())
     }
+}
+
+impl ImapOAuth {
+    /// How the account signs in, once the settings have been found right.
+    fn settings(&self, mailbox: &str, places: &Places) -> Result<SignInSettings> {
+        let audience = match &self.token_url {
+            Some(url) => Audience::Other {
+                token_url: override_url(url).map_err(|e| places.invalid("token_url", e.chain()))?,
+                scopes: self.scopes.clone().unwrap_or_default(),
+            },
+            None => Audience::Exchange,
+        };
+        let authorize_url = match &self.authorize_url {
+            Some(url) => Some(page_url(url).map_err(|e| places.invalid("authorize_url", e.chain()))?),
+            None => None,
+        };
+        let settings = SignInSettings::new(self.app.clone(), places.clone(), self.auth, audience, mailbox);
+        Ok(settings.with_principal(self.principal.as_deref()).with_authorize_url(authorize_url))
+    }
+}
+
+/// The address of a sign-in page. Some services take their wishes as parameters in it, such as `access_type=offline`.
+fn page_url(text: &str) -> Result<Url> {
+    let (bare, parameters) = text.trim().split_once('?').map_or((text, None), |(bare, rest)| (bare, Some(rest)));
+    let mut url = override_url(bare)?;
+    url.set_query(parameters);
+    Ok(url)
 }
 
 impl ProviderConfig for ImapConfig {
@@ -206,15 +235,18 @@ impl ProviderConfig for ImapConfig {
         MailboxInfo::new(&opening.account, NAME, &name)
     }
 
+    fn sign_in(&self, places: &Places) -> Result<Option<SignInSettings>> {
+        self.check(places)?;
+        let Some(oauth) = &self.oauth else { return Ok(None) };
+        oauth.settings(&self.username, &places.within("oauth")).map(Some)
+    }
+
     fn open(&self, opening: Opening) -> Result<Arc<dyn MailAccount>> {
         #[cfg(feature = "imap")]
         {
-            let tokens = match &self.oauth {
-                Some(oauth) => {
-                    let placed = |e: crate::Error| e.with_provider(NAME).with_account(&opening.account);
-                    self.check(&opening.places).map_err(placed)?;
-                    Some(oauth.tokens(&opening).map_err(placed)?)
-                }
+            let placed = |e: crate::Error| e.with_provider(NAME).with_account(&opening.account);
+            let tokens = match self.sign_in(&opening.places).map_err(placed)? {
+                Some(settings) => Some(opening.tokens_for(&settings).map_err(placed)?),
                 None => None,
             };
             Ok(Arc::new(self.account(opening, tokens)?))
@@ -224,33 +256,6 @@ impl ProviderConfig for ImapConfig {
             self.check(&opening.places)?;
             Err(crate::provider::not_built(NAME).with_account(opening.account))
         }
-    }
-}
-
-#[cfg(feature = "imap")]
-impl ImapOAuth {
-    /// Who gives access tokens. The registration's key stands beside the account's, so this is checked already.
-    fn tokens(&self, opening: &Opening) -> Result<Arc<dyn crate::auth::TokenProvider>> {
-        use crate::auth::Audience;
-
-        let places = opening.places.within("oauth");
-        if self.auth == Auth::Delegated {
-            return Err(crate::Error::new(
-                crate::ErrorKind::Unsupported,
-                format!(
-                    "`{}`: signing in as a person is not available for IMAP yet; write `auth = \"app\"`",
-                    places.place("auth")
-                ),
-            ));
-        }
-        let audience = match &self.token_url {
-            Some(url) => Audience::Other {
-                token_url: override_url(url).map_err(|e| places.invalid("token_url", e.chain()))?,
-                scopes: self.scopes.clone().unwrap_or_default(),
-            },
-            None => Audience::Exchange,
-        };
-        crate::net::app_tokens(&opening.context, &self.app, &audience, &places)
     }
 }
 
