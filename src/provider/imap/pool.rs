@@ -193,7 +193,9 @@ impl Shared {
         self.check_pause()?;
         while let Some(mut session) = self.take_idle(folder) {
             session.set_limit(Some(until));
-            if session.still_good(ASK_AFTER).await {
+            if tokio::time::timeout_at(until, self.is_outdated(&session)).await.unwrap_or(false) {
+                session.logout().await;
+            } else if session.still_good(ASK_AFTER).await {
                 return Ok(session);
             }
         }
@@ -223,7 +225,12 @@ impl Shared {
                 return Ok(session);
             }
             match signin::sign_in(&mut session, &self.settings.server, &self.settings.user, &proof).await {
-                Ok(()) => return Ok(session),
+                Ok(()) => {
+                    if let Proof::Token(token) = proof {
+                        session.token = Some(token);
+                    }
+                    return Ok(session);
+                }
                 Err(Failure::SignIn(refused)) => {
                     if let (Proof::Token(old), ErrorKind::Unauthenticated, false) = (&proof, refused.kind, renewed) {
                         // A token may have been revoked early; a fresh one is worth exactly one try.
@@ -260,6 +267,16 @@ impl Shared {
                 Ok(Proof::Token(tokens.token().await?))
             }
         }
+    }
+
+    /// Whether the token that a session was signed in with has been replaced since, because it is about to expire: a
+    /// server may end the session with it, in the middle of a message. IMAP knows no second sign-in on a connection.
+    async fn is_outdated(&self, session: &Session) -> bool {
+        let (Credentials::Tokens(tokens), Some(shown)) = (&self.settings.credentials, &session.token) else {
+            return false;
+        };
+        // While there is no new one, the session may do as long as it lives.
+        tokens.token().await.is_ok_and(|current| current.expose() != shown.expose())
     }
 
     /// The same password is not shown again soon after it was refused.

@@ -19,7 +19,7 @@ use super::{
         status::{Code, Condition, Status},
     },
 };
-use crate::Patience;
+use crate::{Patience, Secret};
 
 /// Bytes that a server may send beside what was asked for, within one command.
 const MAX_NOISE: u64 = 64 << 20;
@@ -122,6 +122,8 @@ pub(crate) struct Session {
     counters: Arc<Counters>,
     noise: u64,
     pub(crate) used: Instant,
+    /// The access token that it was signed in with.
+    pub(crate) token: Option<Secret>,
 }
 
 impl fmt::Debug for Session {
@@ -148,6 +150,7 @@ impl Session {
             counters,
             noise: 0,
             used: Instant::now(),
+            token: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Servers that misbehave. Whatever they do, the result is right or an error, soon, and never an empty mailbox.
 
 mod server;
+mod tokens;
 
 use std::{
     sync::{
