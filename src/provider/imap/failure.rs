@@ -194,9 +194,11 @@ impl From<Failure> for Error {
                 ErrorKind::NotFound,
                 "the server has renumbered the folder (UIDVALIDITY), so this handle no longer names a message; list \
                  the folder again",
-            ),
+            )
+            .with_code("UIDVALIDITY"),
             Failure::NoFolder { name } => {
                 Error::new(ErrorKind::NotFound, format!("there is no folder `{name}` (any more)"))
+                    .with_code("NONEXISTENT")
             }
             Failure::ReadOnly { folder } => {
                 Error::new(ErrorKind::PermissionDenied, format!("the folder `{folder}` can be read but not changed"))

@@ -30,8 +30,8 @@ use super::{
         date,
         encode::Command,
         fetch::{Data, Fetch},
+        reader::ReadError,
         response::Untagged,
-        status::Condition,
         uidset::{self, Cut},
     },
 };
@@ -382,11 +382,11 @@ impl Lister {
         }
     }
 
-    /// A set that was refused is tried message by message, to find the one that the server cannot give.
+    /// A set that was refused, or answered with bytes that are no answer, is tried message by message, to find the one
+    /// that the server cannot give.
     async fn small_failed(&mut self, attempts: &mut Attempts, lease: Lease, failure: Failure) -> Result<()> {
-        let no = failure.refused().is_some_and(|status| status.condition == Condition::No);
-        if no && !failure.is_worth_another_try() && failure.asked_pause().is_none() {
-            lease.done();
+        if is_of_the_message(&failure) {
+            lease.end(&failure);
             for facts in self.plan.iter_mut().take(self.sets.count) {
                 facts.odd = true;
             }
@@ -578,9 +578,9 @@ impl Lister {
                     lease.done();
                     break found;
                 }
-                Err(failure) if refused_one(&failure) => {
+                Err(failure) if is_of_the_message(&failure) => {
                     // Some server cannot tell the structure of one of them; each will be read whole.
-                    lease.done();
+                    lease.end(&failure);
                     break HashMap::new();
                 }
                 Err(failure) => attempts.failed(lease, failure).await?,
@@ -690,11 +690,15 @@ impl Flight {
     }
 }
 
-fn refused_one(failure: &Failure) -> bool {
-    failure.refused().is_some()
-        && failure.leaves_session_usable()
-        && !failure.is_worth_another_try()
-        && failure.asked_pause().is_none()
+/// Whether a failure may be that of one message, so that asking in another way may avoid it.
+fn is_of_the_message(failure: &Failure) -> bool {
+    match failure {
+        Failure::Lost(ReadError::Framing(_)) => true,
+        Failure::Refused { .. } => {
+            failure.leaves_session_usable() && !failure.is_worth_another_try() && failure.asked_pause().is_none()
+        }
+        _ => false,
+    }
 }
 
 pub(crate) enum One {
@@ -725,6 +729,10 @@ async fn one(shared: &Arc<Shared>, handle: &Handle, fetched: &Fetch, shell: Mess
                 lease.done();
                 break;
             }
+            Err(failure) if is_of_the_message(&failure) => {
+                lease.end(&failure);
+                break;
+            }
             Err(failure) => attempts.failed(lease, failure).await?,
         }
     }
@@ -733,7 +741,8 @@ async fn one(shared: &Arc<Shared>, handle: &Handle, fetched: &Fetch, shell: Mess
             let message = mime::read(&whole.source, shell, query, &shared.settings.info.name).await?;
             Ok(One::Message(Box::new(message)))
         }
-        Err(error) if error.kind() == crate::ErrorKind::NotFound => Ok(One::Gone),
+        // With a code it is the folder that is gone, or its numbering: that is more than one message.
+        Err(error) if error.kind() == crate::ErrorKind::NotFound && error.code().is_none() => Ok(One::Gone),
         // The server's own trouble with this message, such as one that it cannot convert.
         Err(error) if matches!(error.kind(), crate::ErrorKind::Other | crate::ErrorKind::Malformed) => {
             let mut message = shell;

@@ -360,6 +360,13 @@ impl Lease {
             locked(&self.shared.idle).push(session);
         }
     }
+
+    /// Given back, or closed where what failed leaves it useless.
+    pub(crate) fn end(self, failure: &Failure) {
+        if failure.leaves_session_usable() {
+            self.done();
+        }
+    }
 }
 
 impl Deref for Lease {
@@ -416,11 +423,7 @@ impl Attempts {
 
     /// Returns when it is time to try again, or with the error when it is not.
     pub(crate) async fn failed(&mut self, lease: Lease, failure: Failure) -> Result<()> {
-        if failure.leaves_session_usable() {
-            lease.done();
-        } else {
-            drop(lease);
-        }
+        lease.end(&failure);
         self.again(failure).await
     }
 

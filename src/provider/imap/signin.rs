@@ -15,6 +15,7 @@ use super::{
     wire::{
         encode::Command,
         reader::ReadError,
+        response::Untagged,
         status::{Code, Condition, Status},
     },
 };
@@ -107,17 +108,22 @@ async fn start_tls(mut session: Session, condition: Condition) -> Outcome<Stream
 pub(crate) async fn sign_in(session: &mut Session, server: &Server, user: &str, proof: &Proof) -> Outcome<()> {
     session.wait_at_most(session.timeouts().sign_in);
     session.offered_again = false;
-    let method = choose(session, server, proof)?;
-    let result = match method {
-        Method::Login => login(session, user, proof).await,
-        Method::Sasl(mechanism) => authenticate(session, server, user, proof, mechanism).await,
-    };
-    match result {
-        Ok(()) => {}
-        Err(Refusal::Failure(failure)) => return Err(at_the_door(failure)),
-        Err(Refusal::Said { status, challenge }) => {
-            return Err(Failure::SignIn(explain(&status, challenge.as_deref(), server, proof)));
-        }
+    let mut methods = choose(session, server, proof)?.into_iter();
+    let mut method = methods.next();
+    while let Some(now) = method {
+        let result = match now {
+            Method::Login => login(session, user, proof).await,
+            Method::Sasl(mechanism) => authenticate(session, server, user, proof, mechanism).await,
+        };
+        method = match result {
+            Ok(()) => None,
+            Err(Refusal::Failure(failure)) => return Err(at_the_door(failure)),
+            Err(Refusal::Said { status, challenge }) => match methods.next() {
+                // Announced, and not known after all; nobody has looked at what was shown.
+                Some(next) if is_unsupported(&status) => Some(next),
+                _ => return Err(Failure::SignIn(explain(&status, challenge.as_deref(), server, proof))),
+            },
+        };
     }
     if !session.offered_again {
         session.capability().await?;
@@ -167,26 +173,38 @@ impl Mechanism {
     }
 }
 
+#[derive(Clone, Copy, Debug)]
 enum Method {
     Login,
     Sasl(Mechanism),
 }
 
-fn choose(session: &Session, server: &Server, proof: &Proof) -> Outcome<Method> {
+/// The ways that the server offers, best first.
+fn choose(session: &Session, server: &Server, proof: &Proof) -> Outcome<Vec<Method>> {
     let offers = |name: &str| session.offered.has(name);
     let no = |kind, message: String| {
         Err(Failure::SignIn(SignIn { kind, message, code: None, retry_after: None, counts: false }))
     };
-    match proof {
+    let methods: Vec<Method> = match proof {
         // XOAUTH2 first: where both are offered it is the one that the large services exercise every day.
-        Proof::Token(_) if offers("AUTH=XOAUTH2") => Ok(Method::Sasl(Mechanism::XOAuth2)),
-        Proof::Token(_) if offers("AUTH=OAUTHBEARER") => Ok(Method::Sasl(Mechanism::OAuthBearer)),
+        Proof::Token(_) => [Mechanism::XOAuth2, Mechanism::OAuthBearer]
+            .into_iter()
+            .filter(|mechanism| offers(&format!("AUTH={}", mechanism.name())))
+            .map(Method::Sasl)
+            .collect(),
+        Proof::Password(_) => {
+            let plain = offers("AUTH=PLAIN").then_some(Method::Sasl(Mechanism::Plain));
+            plain.into_iter().chain((!offers("LOGINDISABLED")).then_some(Method::Login)).collect()
+        }
+    };
+    if !methods.is_empty() {
+        return Ok(methods);
+    }
+    match proof {
         Proof::Token(_) => no(
             ErrorKind::InvalidConfig,
             format!("{} does not accept OAuth tokens; use `password` for this account", server.host),
         ),
-        Proof::Password(_) if offers("AUTH=PLAIN") => Ok(Method::Sasl(Mechanism::Plain)),
-        Proof::Password(_) if !offers("LOGINDISABLED") => Ok(Method::Login),
         Proof::Password(_) if server.tls == TlsMode::None => no(
             ErrorKind::InvalidConfig,
             format!("{} accepts passwords only over TLS; set `tls` to `implicit` or `starttls`", server.host),
@@ -196,6 +214,11 @@ fn choose(session: &Session, server: &Server, proof: &Proof) -> Outcome<Method> 
             format!("sign-in with a password is switched off on {}; use `oauth` for this account", server.host),
         ),
     }
+}
+
+/// Dovecot's words; the standards have no code for it.
+fn is_unsupported(status: &Status) -> bool {
+    status.text.to_ascii_lowercase().contains("unsupported authentication mechanism")
 }
 
 async fn login(session: &mut Session, user: &str, proof: &Proof) -> Result<(), Refusal> {
@@ -244,6 +267,10 @@ async fn authenticate(
                 session.send(answer).await?;
             }
             Event::Continue(_) => return Err(Failure::Protocol("one prompt after another during sign-in").into()),
+            // Exchange ends an exchange of challenge and answer so, and says nothing more.
+            Event::Untagged(Untagged::Status(status)) if status.condition == Condition::Bad && challenge.is_some() => {
+                return Err(Refusal::Said { status, challenge });
+            }
             Event::Done { tag: done, status } if done == tag => {
                 return match checked("sign-in", status) {
                     Ok(_) => Ok(()),
@@ -374,11 +401,11 @@ fn explain(status: &Status, challenge: Option<&str>, server: &Server, proof: &Pr
         let text = "the account is blocked; its owner must sign in with a browser".to_owned();
         return make(ErrorKind::Unauthenticated, None, true, text);
     }
-    if says("unsupported authentication mechanism") {
+    if is_unsupported(status) {
         let text = "the server does not accept this way of signing in".to_owned();
         return make(ErrorKind::InvalidConfig, None, false, text);
     }
-    if status.condition == Condition::Bad {
+    if status.condition == Condition::Bad && challenge.is_none() {
         return make(ErrorKind::Malformed, None, true, "the server did not understand the sign-in".to_owned());
     }
     if says("authentication failure") || says("invalid credentials") || says("incorrect") {
@@ -468,6 +495,13 @@ mod tests {
             ("[ALERT] Application-specific password required", ErrorKind::Unauthenticated),
             ("[WEBALERT https://accounts.example/?x[1]] Web login required.", ErrorKind::Unauthenticated),
             ("[ALERT] Unsupported authentication mechanism.", ErrorKind::InvalidConfig),
+            ("[INUSE] x", ErrorKind::Unavailable),
+            ("[SERVERBUG] x", ErrorKind::Unavailable),
+            ("[OVERQUOTA] x", ErrorKind::Throttled),
+            ("[NOPERM] x", ErrorKind::PermissionDenied),
+            ("Server Unavailable. 15", ErrorKind::Throttled),
+            ("Account is blocked. Login to your account via a web browser", ErrorKind::Unauthenticated),
+            ("Basic authentication is disabled.", ErrorKind::Unauthenticated),
             ("Login failed: authentication failure", ErrorKind::Unauthenticated),
             ("Request is throttled. Suggested Backoff Time: 5000 milliseconds", ErrorKind::Throttled),
         ] {
@@ -475,6 +509,8 @@ mod tests {
         }
         let throttled = explained("Suggested Backoff Time: 5000 milliseconds", "x", &password());
         assert_eq!(throttled.retry_after, Some(std::time::Duration::from_secs(5)));
+        let off = explained("Basic authentication is disabled.", "x", &password());
+        assert!(off.message.contains("use `oauth`"), "{}", off.message);
     }
 
     #[test]

@@ -1,18 +1,21 @@
 //! A small IMAP server that can be told to misbehave: what no healthy server does.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
+use async_trait::async_trait;
+use jiff::Timestamp;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, tcp::OwnedWriteHalf},
 };
 
 use crate::{
-    Context, Secret, SecretSource,
+    Clock, Context, Secret, SecretSource,
+    auth::TokenProvider,
     provider::{
         Opening,
         imap::{ImapAccount, ImapConfig, Tls, session::Timeouts},
@@ -36,6 +39,23 @@ pub(super) enum Act {
     Stall(usize, Duration),
     /// This before the proper answer.
     Before(String),
+    /// The proper answer, but for the line that ends the command: that comes behind the next answer.
+    Late,
+}
+
+/// A clock whose pauses are over soon.
+#[derive(Debug)]
+struct Hurry;
+
+#[async_trait]
+impl Clock for Hurry {
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
+
+    async fn sleep(&self, wait: Duration) {
+        tokio::time::sleep(wait.min(Duration::from_millis(2))).await;
+    }
 }
 
 type Hook = Box<dyn FnMut(&str) -> Option<Act> + Send>;
@@ -43,10 +63,15 @@ type Hook = Box<dyn FnMut(&str) -> Option<Act> + Send>;
 pub(super) struct State {
     /// Folder, UID, message.
     pub(super) mail: BTreeMap<(String, u64), Vec<u8>>,
+    /// Flagged as deleted.
+    pub(super) deleted: BTreeSet<(String, u64)>,
     pub(super) validity: u64,
     pub(super) capability: String,
     /// Every command, without its tag.
     pub(super) log: Vec<String>,
+    /// The last [`Act::Cut`] left all of the answer.
+    pub(super) uncut: bool,
+    late: Vec<u8>,
     hook: Hook,
     next: u64,
 }
@@ -64,9 +89,12 @@ impl Server {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let state = Arc::new(Mutex::new(State {
             mail: BTreeMap::new(),
+            deleted: BTreeSet::new(),
             validity: 7,
             capability: CAPABILITY.to_owned(),
             log: Vec::new(),
+            uncut: false,
+            late: Vec::new(),
             hook: Box::new(hook),
             next: 100,
         }));
@@ -97,20 +125,7 @@ impl Server {
     }
 
     pub(super) fn account(&self, connections: usize) -> ImapAccount {
-        let mut config = ImapConfig::new("127.0.0.1", "u@example.com", SecretSource::Literal(Secret::new("pa55word")));
-        config.port = Some(self.port);
-        config.tls = Tls::None;
-        let second = Duration::from_secs(1);
-        let timeouts = Timeouts {
-            connect: second,
-            greeting: second,
-            sign_in: second,
-            command: second,
-            progress: second,
-            operation: 4 * second,
-        };
-        let opening = Opening::new("hostile").with_context(Context::default());
-        config.account_with(opening, None, timeouts, connections).unwrap()
+        account_at(self.port, None, connections)
     }
 
     async fn serve(&self, socket: tokio::net::TcpStream) -> std::io::Result<()> {
@@ -160,6 +175,7 @@ impl Server {
             }
             Some(Act::Cut(at)) => {
                 let bytes = proper.apply(self);
+                self.state().uncut = at >= bytes.len();
                 write.write_all(&bytes[..at.min(bytes.len())]).await?;
                 return Ok(false);
             }
@@ -175,7 +191,19 @@ impl Server {
                 bytes.extend(proper.apply(self));
                 (bytes, false)
             }
-            None => (proper.apply(self), false),
+            Some(Act::Late) => {
+                let mut bytes = proper.apply(self);
+                let end = bytes[..bytes.len() - 2].iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+                self.state().late.extend(bytes.split_off(end));
+                (bytes, false)
+            }
+            None => {
+                let mut bytes = proper.apply(self);
+                let end = bytes[..bytes.len() - 2].iter().rposition(|b| *b == b'\n').map_or(0, |at| at + 1);
+                let late = std::mem::take(&mut self.state().late);
+                bytes.splice(end..end, late);
+                (bytes, false)
+            }
         };
         write.write_all(&bytes).await?;
         if hangs {
@@ -212,39 +240,105 @@ impl Server {
             let ids: Vec<&str> = command.split('"').skip(1).step_by(2).collect();
             let fits = |(uid, message): &&(u64, Vec<u8>)| {
                 let text = String::from_utf8_lossy(message);
-                set.as_ref().is_none_or(|set| set.contains(uid))
+                let gone = upper.contains("UNDELETED") && state.deleted.contains(&(selected.clone(), *uid));
+                !gone
+                    && set.as_ref().is_none_or(|set| set.contains(uid))
                     && (ids.is_empty() || ids.iter().any(|id| text.contains(id)))
             };
             let found: String = here.iter().filter(fits).map(|(uid, _)| format!(" {uid}")).collect();
             return ok(format!("* SEARCH{found}\r\n").into_bytes());
         }
+        let asked = uids(upper.split(' ').nth(2).unwrap_or_default());
         if upper.starts_with("UID FETCH") {
-            let asked = uids(upper.split(' ').nth(2).unwrap_or_default());
             let mut lines = Vec::new();
             for (seq, (uid, message)) in here.iter().enumerate().filter(|(_, (uid, _))| asked.contains(uid)) {
                 lines.extend(fetched(seq + 1, *uid, message, &upper));
             }
             return ok(lines);
         }
+        let (tag, folder) = (tag.to_owned(), selected.clone());
+        let present: Vec<u64> = here.iter().map(|(uid, _)| *uid).filter(|uid| asked.contains(uid)).collect();
+        let to = command.split('"').nth(1).unwrap_or_default().to_owned();
         if upper.starts_with("UID MOVE") {
-            let asked = uids(upper.split(' ').nth(2).unwrap_or_default());
-            let to = command.split('"').nth(1).unwrap_or_default().to_owned();
-            let moved: Vec<u64> = here.iter().map(|(uid, _)| *uid).filter(|uid| asked.contains(uid)).collect();
-            return Proper { bytes: Vec::new(), moves: Some((tag.to_owned(), selected.clone(), to, moved)) };
+            return Proper::does(move |state| {
+                let code = state.copy(&folder, &to, &present);
+                present.into_iter().for_each(|uid| _ = state.mail.remove(&(folder.clone(), uid)));
+                format!("{}{tag} OK done\r\n", code.map(|code| format!("* OK {code} x\r\n")).unwrap_or_default())
+            });
+        }
+        if upper.starts_with("UID COPY") {
+            return Proper::does(move |state| {
+                let code = state.copy(&folder, &to, &present);
+                format!("{tag} OK {} done\r\n", code.unwrap_or_default())
+            });
+        }
+        if upper.starts_with("UID STORE") && upper.contains("\\DELETED") {
+            return Proper::does(move |state| {
+                state.deleted.extend(present.into_iter().map(|uid| (folder.clone(), uid)));
+                format!("{tag} OK done\r\n")
+            });
+        }
+        if upper.starts_with("UID EXPUNGE") {
+            return Proper::does(move |state| {
+                for at in present.into_iter().map(|uid| (folder.clone(), uid)) {
+                    if state.deleted.remove(&at) {
+                        state.mail.remove(&at);
+                    }
+                }
+                format!("{tag} OK done\r\n")
+            });
         }
         ok(Vec::new())
     }
 }
 
+/// An account on a server at this port, with a password, or with tokens instead.
+pub(super) fn account_at(port: u16, tokens: Option<Arc<dyn TokenProvider>>, connections: usize) -> ImapAccount {
+    let mut config = ImapConfig::new("127.0.0.1", "u@example.com", SecretSource::Literal(Secret::new("pa55word")));
+    config.port = Some(port);
+    config.tls = Tls::None;
+    if tokens.is_some() {
+        config.password = None;
+        let oauth = r#"{"app": {"client_id": "x", "client_secret": "y"}, "auth": "app", "token_url": "https://login.example.com/token", "scopes": ["imap"]}"#;
+        config.oauth = Some(serde_json::from_str(oauth).unwrap());
+    }
+    let second = Duration::from_secs(1);
+    let timeouts = Timeouts {
+        connect: second,
+        greeting: second,
+        sign_in: second,
+        command: second,
+        progress: second,
+        operation: 4 * second,
+    };
+    let opening = Opening::new("hostile").with_context(Context::default().with_clock(Arc::new(Hurry)));
+    config.account_with(opening, tokens, timeouts, connections).unwrap()
+}
+
+impl State {
+    /// The code that says what became of them, if any were there.
+    fn copy(&mut self, from: &str, to: &str, uids: &[u64]) -> Option<String> {
+        let list = |uids: &[u64]| uids.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+        let mut new = Vec::new();
+        for uid in uids {
+            self.next += 1;
+            let message = self.mail[&(from.to_owned(), *uid)].clone();
+            self.mail.insert((to.to_owned(), self.next), message);
+            new.push(self.next);
+        }
+        (!uids.is_empty()).then(|| format!("[COPYUID {} {} {}]", self.validity, list(uids), list(&new)))
+    }
+}
+
 /// An answer, and what it does to the mailbox when it is given.
-pub(super) struct Proper {
-    bytes: Vec<u8>,
-    moves: Option<(String, String, String, Vec<u64>)>,
+pub(super) enum Proper {
+    Says(Vec<u8>),
+    Does(Box<dyn FnOnce(&mut State) -> String + Send>),
 }
 
 impl From<Vec<u8>> for Proper {
     fn from(bytes: Vec<u8>) -> Self {
-        Self { bytes, moves: None }
+        Self::Says(bytes)
     }
 }
 
@@ -255,24 +349,15 @@ impl From<&str> for Proper {
 }
 
 impl Proper {
+    fn does(what: impl FnOnce(&mut State) -> String + Send + 'static) -> Self {
+        Self::Does(Box::new(what))
+    }
+
     fn apply(self, server: &Server) -> Vec<u8> {
-        let Some((tag, from, to, uids)) = self.moves else { return self.bytes };
-        let mut state = server.state();
-        let mut new = Vec::new();
-        for uid in &uids {
-            let message = state.mail.remove(&(from.clone(), *uid)).unwrap();
-            state.next += 1;
-            let next = state.next;
-            new.push(next.to_string());
-            state.mail.insert((to.clone(), next), message);
+        match self {
+            Self::Says(bytes) => bytes,
+            Self::Does(what) => what(&mut server.state()).into_bytes(),
         }
-        let old: Vec<String> = uids.iter().map(u64::to_string).collect();
-        let mut text = String::new();
-        if !uids.is_empty() {
-            text = format!("* OK [COPYUID 7 {} {}] x\r\n", old.join(","), new.join(","));
-        }
-        text.push_str(&format!("{tag} OK done\r\n"));
-        text.into_bytes()
     }
 }
 
@@ -286,7 +371,8 @@ fn fetched(seq: usize, uid: u64, message: &[u8], items: &str) -> Vec<u8> {
         line.extend(b" FLAGS ()");
     }
     if items.contains("INTERNALDATE") {
-        line.extend(format!(" INTERNALDATE \"01-Jan-2026 00:00:{:02} +0000\"", uid % 60).into_bytes());
+        let (hour, minute, second) = (uid / 3600 % 24, uid / 60 % 60, uid % 60);
+        line.extend(format!(" INTERNALDATE \"01-Jan-2026 {hour:02}:{minute:02}:{second:02} +0000\"").into_bytes());
     }
     if items.contains("RFC822.SIZE") {
         line.extend(format!(" RFC822.SIZE {}", message.len()).into_bytes());
