@@ -133,8 +133,13 @@ pub fn decoders(data: &[u8]) {
         }
         decoder.finish(&mut out);
         assert_eq!((out, decoder.is_broken()), (whole, broken), "{encoding:?}");
-        assert!(decode::decode(encoding, bytes).0.len() <= bytes.len() + 64, "{encoding:?}");
+        assert!(out_of(bytes) >= decode::decode(encoding, bytes).0.len(), "{encoding:?}");
     }
+}
+
+/// The most that may come of these bytes: a line of uuencode whose blanks were lost on the way says what it had.
+fn out_of(bytes: &[u8]) -> usize {
+    bytes.len() + 64 * (1 + bytes.iter().filter(|byte| **byte == b'\n').count())
 }
 
 /// A name from any header is safe to write, and stays the same when it is made safe again.
@@ -170,7 +175,7 @@ pub fn message(data: &[u8]) {
         let pieces: crate::Result<Vec<Bytes>> = pieces.expect("memory does not wait").into_iter().collect();
         assert_eq!(pieces.expect("what was listed is there").concat(), &inline[..]);
     }
-    assert!(total <= data.len() + 64 * message.attachments.len(), "{total} of {}", data.len());
+    assert!(total <= out_of(data), "{total} of {}", data.len());
 }
 
 fn read(bytes: Bytes) -> Message {

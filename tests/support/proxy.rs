@@ -150,7 +150,8 @@ async fn carry(client: TcpStream, shared: &Shared) -> io::Result<()> {
 fn up(piece: &[u8], shared: &Shared, fuse: &AtomicI64) -> usize {
     let mut chaos = shared.chaos.lock().expect("no panic under it");
     let Some(chaos) = &mut *chaos else { return piece.len() };
-    if chaos.roll(100) >= chaos.percent {
+    // The end of a stream is no piece of it.
+    if piece.is_empty() || chaos.roll(100) >= chaos.percent {
         return piece.len();
     }
     if chaos.roll(4) == 0 {

@@ -183,6 +183,9 @@ mod tests {
         assert_eq!(text(Encoding::Uuencode, &format!("\r\n{}rest", cat.replace('\n', "\r\n"))).0, "Cat");
         // Blanks at line ends get lost on the way, and stand for zeros.
         assert_eq!(decode(Encoding::Uuencode, b"begin 644 x\n&0V%T\n \nend").0, b"Cat\0\0\0");
+        // A file of nothing but zeros, from whose lines all blanks were taken on the way.
+        let zeros = decode(Encoding::Uuencode, b"begin 644 x\nM\nM\n#\n`\nend\n");
+        assert_eq!(zeros, (vec![0; 45 + 45 + 3], false));
         assert_eq!(text(Encoding::Uuencode, "no such\nthing"), ("no such\nthing".to_owned(), true));
         assert_eq!(text(Encoding::Uuencode, "begin 644 x\n#0V%T"), ("Cat".to_owned(), true));
     }
