@@ -130,7 +130,7 @@ async fn chaos(percent: u64, seed: u64, capability: Option<&'static str>) -> u64
     let mut runs = 0;
     loop {
         runs += 1;
-        assert!(runs < 60, "{percent} %, seed {seed}: no end, {imported} of {N}");
+        assert!(runs < 400, "{percent} %, seed {seed}: no end, {imported} of {N}");
         let job = ImportJob::new("facturen", "Inbox".parse().unwrap())
             .with_processed_folder("Inbox/Processed".parse().unwrap())
             .with_create_folders(true)

@@ -407,6 +407,28 @@ async fn an_account_that_fails_costs_no_attempt() {
 }
 
 #[tokio::test]
+async fn an_account_that_fails_lets_what_is_in_hand_end() {
+    // Two that share a Message-ID are told apart by their content, which the importer reads through the account.
+    let large: &'static str = Box::leak("x".repeat(400_000).into_boxed_str());
+    let world = World::with(&[mail("first").id("scanner@x").files(&[large])]).await;
+    let log = Log::default();
+    assert_eq!(world.run(World::job(), taking(&log)).await.counts.imported, 1);
+    world.deliver(&mail("slow").id("slow@x"));
+    world.deliver(&mail("second").id("scanner@x").files(&[large, "and more"]));
+    world.mailbox.fault(Fault::on(Operation::Download).always().error(ErrorKind::Unavailable));
+    let slow = handler_fn(|_: Delivery| async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        Ok(Outcome::Imported)
+    });
+    let report = world.run(World::job().with_handler_concurrency(2), slow).await;
+    assert_eq!(report.error.map(|error| error.kind()), Some(ErrorKind::Unavailable));
+    assert_eq!((report.counts.imported, report.counts.left), (1, 1));
+    world.mailbox.clear_faults();
+    world.run(World::job(), taking(&log)).await;
+    assert_eq!(subjects(&log), ["first", "second"], "what was taken is not handed over again");
+}
+
+#[tokio::test]
 async fn one_message_id_for_two_invoices_loses_neither() {
     let world = World::with(&[
         mail("scan").id("scanner@x").files(&["invoice 1"]),

@@ -23,7 +23,12 @@ impl Run<'_> {
                 Ok(judgement) => judgement,
                 Err(error) => {
                     self.leave(&candidate.message, Reason::ACCOUNT_ERROR);
-                    return Err(error);
+                    if !error.kind().is_account_wide() {
+                        return Err(error);
+                    }
+                    // Nobody else has failed: what is in hand ends, and is recorded.
+                    self.ending = Some(Ending::Failed(error));
+                    break;
                 }
             };
             match judgement {
