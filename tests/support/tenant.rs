@@ -1,8 +1,12 @@
 //! A tenant on the Graph fake, with one app and one mailbox.
 #![allow(dead_code, reason = "each test program uses its part")]
 
+use std::time::Duration;
+
+use futures::TryStreamExt as _;
 use mail_account::{
-    Context, Secret, SecretSource,
+    Content, Context, FolderId, FolderSpec, ImportJob, MailAccount as _, Message, Patience, Query, Role, Secret,
+    SecretSource,
     auth::{Auth, Registration},
     provider::{
         Opening,
@@ -74,4 +78,59 @@ pub(crate) fn exchange(fake: &GraphFake, mailbox: &str) -> impl Fn(&str) -> Opti
         let may = scopes.split(' ').any(|scope| scope == "IMAP.AccessAsUser.All");
         may.then(|| text("upn").or_else(|| text("preferred_username")).map(str::to_owned)).flatten()
     }
+}
+
+pub(crate) const INBOX: FolderSpec = FolderSpec::Role(Role::Inbox);
+
+pub(crate) async fn inbox(account: &GraphAccount) -> FolderId {
+    account.resolve_folder(&INBOX).await.expect("there is an inbox").id
+}
+
+pub(crate) async fn list(account: &GraphAccount, query: Query) -> Vec<Message> {
+    let inbox = inbox(account).await;
+    account.fetch_messages(&inbox, query).try_collect().await.unwrap_or_else(|e| panic!("{}", e.chain()))
+}
+
+pub(crate) async fn bytes(content: Content) -> Vec<u8> {
+    content.bytes(usize::MAX).await.unwrap_or_else(|e| panic!("{}", e.chain())).to_vec()
+}
+
+pub(crate) fn mime(subject: &str, attachments: &[(&str, &[u8])]) -> String {
+    let mut mime = format!(
+        "From: A <a@b.example>\r\nTo: facturen@contoso.nl\r\nSubject: {subject}\r\nDate: Sat, 31 Jan 2026 10:00:00 +0000\r\n\
+         Message-ID: <{subject}@b.example>\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=\"b\"\r\n\r\n\
+         --b\r\nContent-Type: text/plain\r\n\r\nhello\r\n"
+    );
+    for (name, bytes) in attachments {
+        mime.push_str(&format!(
+            "--b\r\nContent-Type: application/pdf; name=\"{name}\"\r\nContent-Disposition: attachment; filename=\"{name}\"\r\n\
+             Content-Transfer-Encoding: base64\r\n\r\n{}\r\n",
+            base64_simd::STANDARD.encode_to_string(bytes)
+        ));
+    }
+    mime + "--b--\r\n"
+}
+
+pub(crate) fn noise(length: usize, seed: u8) -> Vec<u8> {
+    let mut state = u32::from(seed) + 1;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    };
+    (0..length).map(|_| next()).collect()
+}
+
+/// Waits short enough for tests.
+pub(crate) fn impatient() -> Context {
+    let mut patience = Patience::default();
+    patience.silence = Duration::from_millis(700);
+    patience.first_wait = Duration::from_millis(5);
+    patience.longest_wait = Duration::from_millis(100);
+    Context::default().with_patience(patience)
+}
+
+pub(crate) fn job() -> ImportJob {
+    ImportJob::new("invoices", INBOX)
+        .with_processed_folder("Inbox/Processed".parse().expect("a path"))
+        .with_create_folders(true)
 }

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     Access, AttachmentId, Capabilities, Content, Error, Folder, FolderId, FolderSpec, MailAccount, MailboxInfo,
     Message, MessageId, MoveOutcome, Query, Result, Usage,
-    auth::TokenProvider,
+    auth::{Registration, TokenProvider},
     net::{
         Route,
         limit::{LimitKey, Limiter},
@@ -59,17 +59,8 @@ impl GraphAccount {
     ///
     /// [`ErrorKind::InvalidConfig`] naming the key and the remedy.
     pub fn open_with(config: &GraphConfig, opening: Opening, tokens: Arc<dyn TokenProvider>) -> Result<Self> {
-        let authority = config.app.authority(&opening.places)?;
         let info = config.mailbox(&opening);
-        let context = opening.context;
-        let limiter = Limiter::of(LimitKey {
-            service: authority.graph.to_string(),
-            app: config.app.client_id.as_deref().unwrap_or_default().trim().to_lowercase(),
-            mailbox: info.name.clone(),
-        });
-        let http = context.shared().http(&Route::of(&config.app, &opening.places));
-        let mailbox = config.mailbox.trim().to_owned();
-        let client = Arc::new(Client::new(authority.graph, mailbox, http, tokens, limiter, context));
+        let client = client(&config.app, &opening, config.mailbox.trim(), &info.name, tokens)?;
         let inner = Inner { info, client, folders: Folders::default(), departures: Departures::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -77,13 +68,32 @@ impl GraphAccount {
     /// The directory of the mailbox's tenant, asked with the account's own sign-in.
     #[must_use]
     pub fn directory(&self) -> GraphDirectory {
-        GraphDirectory::new(Arc::clone(&self.inner.client))
+        GraphDirectory::new(Arc::clone(&self.inner.client), self.inner.info.account.clone())
     }
 
     fn named(&self, operation: &'static str) -> impl Fn(Error) -> Error + Clone + Send + Sync + 'static {
         let account = self.inner.info.account.clone();
         move |error| error.with_provider(NAME).with_account(&account).with_operation(operation)
     }
+}
+
+/// A client of the registration's Graph; `name` is whose limit its requests count for.
+pub(super) fn client(
+    app: &Registration,
+    opening: &Opening,
+    mailbox: &str,
+    name: &str,
+    tokens: Arc<dyn TokenProvider>,
+) -> Result<Arc<Client>> {
+    let authority = app.authority(&opening.places)?;
+    let limiter = Limiter::of(LimitKey {
+        service: authority.graph.to_string(),
+        app: app.client_id.as_deref().unwrap_or_default().trim().to_lowercase(),
+        mailbox: name.to_owned(),
+    });
+    let context = opening.context.clone();
+    let http = context.shared().http(&Route::of(app, &opening.places));
+    Ok(Arc::new(Client::new(authority.graph, mailbox.to_owned(), http, tokens, limiter, context)))
 }
 
 impl fmt::Debug for GraphAccount {

@@ -91,6 +91,7 @@ pub(super) struct Call {
     pub(super) about: About,
     body: Option<Bytes>,
     prefer: Cow<'static, str>,
+    eventual: bool,
     /// How many requests it counts as.
     parts: u32,
     cap: usize,
@@ -98,7 +99,16 @@ pub(super) struct Call {
 
 impl Call {
     pub(super) fn get(about: About, to: To) -> Self {
-        Self { method: Method::GET, to, about, body: None, prefer: IMMUTABLE.into(), parts: 1, cap: CAP }
+        Self {
+            method: Method::GET,
+            to,
+            about,
+            body: None,
+            prefer: IMMUTABLE.into(),
+            eventual: false,
+            parts: 1,
+            cap: CAP,
+        }
     }
 
     pub(super) fn post(about: About, to: To, body: &serde_json::Value) -> Self {
@@ -115,6 +125,12 @@ impl Call {
         self
     }
 
+    /// An "advanced query" of the directory, which answers from an index that may be some minutes behind.
+    pub(super) fn eventual(mut self) -> Self {
+        self.eventual = true;
+        self
+    }
+
     /// A preference beside the one for ids, in the same header: some intermediaries lose a repeated one.
     pub(super) fn prefer(mut self, preference: &str) -> Self {
         self.prefer = format!("{IMMUTABLE}, {preference}").into();
@@ -125,6 +141,12 @@ impl Call {
 /// Percent-encodes one path segment, or a parameter's value.
 pub(super) fn encode(text: &str) -> impl std::fmt::Display + '_ {
     utf8_percent_encode(text, ENCODED)
+}
+
+/// Whether an id would make an address of something else: without it, or with a step upwards that no encoding stops, a
+/// path means the list above, or all messages of the mailbox.
+pub(super) fn names_nothing(id: &str) -> bool {
+    matches!(id, "" | "." | "..")
 }
 
 /// A text in a `$filter`: quoted, quotes within doubled. Not yet percent-encoded.
@@ -312,6 +334,9 @@ impl Client {
             } else {
                 request.header(ACCEPT, "application/json")
             };
+            if call.eventual {
+                request = request.header("ConsistencyLevel", "eventual");
+            }
             request = match &call.body {
                 Some(body) => request.header(CONTENT_TYPE, "application/json").body(body.clone()),
                 None if call.method != Method::GET => request.header(CONTENT_LENGTH, 0),

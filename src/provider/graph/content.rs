@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    client::{Call, Client, Open, To, encode, with_query},
+    client::{Call, Client, Open, To, encode, names_nothing, with_query},
     failure::About,
 };
 use crate::{
@@ -48,9 +48,11 @@ pub(super) fn download(
     attachment: &AttachmentId,
     named: impl Fn(Error) -> Error + Send + Sync + 'static,
 ) -> Content {
-    // An empty handle would make the address of a list.
-    if message.as_str().is_empty() || attachment.as_str().is_empty() {
-        return Content::refused(named(Error::new(ErrorKind::NotFound, "an empty handle names nothing")));
+    if names_nothing(message.as_str()) || names_nothing(attachment.as_str()) {
+        return Content::refused(named(Error::new(
+            ErrorKind::NotFound,
+            "an empty handle, or one of dots, names nothing",
+        )));
     }
     let about = if attachment.is_raw() { About::Message } else { About::Attachment };
     let message = format!("/messages/{}", encode(message.as_str()));

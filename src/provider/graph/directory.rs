@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 
-use futures::stream::{self, BoxStream, StreamExt as _};
+use futures::{
+    StreamExt as _, TryStreamExt as _,
+    stream::{self, BoxStream},
+};
 use serde::Deserialize;
 
 use super::{
+    NAME, account,
     batch::{self, Part},
     client::{Call, Client, To, encode, not_json, quoted, with_query},
     failure::About,
@@ -13,8 +17,9 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Result,
-    auth::is_guid,
-    net::{http::Answer, page::Page},
+    auth::{Audience, Auth, Registration, is_guid},
+    net::{self, http::Answer, page::Page},
+    provider::Opening,
 };
 
 /// The directory's largest page.
@@ -45,16 +50,71 @@ pub struct DirectoryMailbox {
 /// The mailboxes of a tenant, for a screen on which somebody picks those to read.
 ///
 /// Needs the application permission `User.Read.All`; [`with_purpose`](Self::with_purpose) also `MailboxSettings.Read`.
-/// A mailbox in this list is not thereby opened: only accounts in the configuration can be.
+/// A mailbox in this list is not thereby opened: only accounts in the configuration can be. To activate an address is
+/// to write an account for it, with [`id`](DirectoryMailbox::id) as its `mailbox` and
+/// [`address`](DirectoryMailbox::address) as its `address`.
+///
+/// ```
+/// use futures::TryStreamExt as _;
+/// use mail_account::{
+///     Secret, SecretSource,
+///     auth::Registration,
+///     provider::{Opening, graph::GraphDirectory},
+///     testing::graph::GraphFake,
+/// };
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> mail_account::Result<()> {
+/// let fake = GraphFake::start().await;
+/// let app = fake.app("invoices").secret("s3cret").permissions(["Mail.ReadWrite", "User.Read.All"]).create();
+/// fake.mailbox("facturen@contoso.nl").alias("invoices@contoso.nl").shared().create();
+///
+/// let mut registration = Registration::default();
+/// registration.tenant = Some(fake.tenant());
+/// registration.client_id = Some(app.client_id());
+/// registration.client_secret = Some(SecretSource::Literal(Secret::new("s3cret")));
+/// // Only for the fake:
+/// (registration.login_url, registration.graph_url) = (Some(fake.login_url()), Some(fake.graph_url()));
+///
+/// let directory = GraphDirectory::open(&registration, Opening::new("contoso"))?;
+/// let mailboxes: Vec<_> = directory.mailboxes().try_collect().await?;
+/// assert_eq!(mailboxes[0].address, "facturen@contoso.nl");
+///
+/// let found = directory.find("invoices@contoso.nl").await?.expect("an alias is found as well");
+/// println!("[accounts.invoices]\nprovider = \"graph\"\nmailbox = \"{}\"\naddress = \"{}\"", found.id, found.address);
+/// # assert_eq!(found, mailboxes[0]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct GraphDirectory {
     client: Arc<Client>,
+    account: String,
     purpose: bool,
 }
 
 impl GraphDirectory {
-    pub(super) fn new(client: Arc<Client>) -> Self {
-        Self { client, purpose: false }
+    pub(super) fn new(client: Arc<Client>, account: String) -> Self {
+        Self { client, account, purpose: false }
+    }
+
+    /// Opens the directory of a registration's tenant, so that mailboxes can be picked before there is an account. Does
+    /// no I/O.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::InvalidConfig`] naming the key and the remedy.
+    pub fn open(app: &Registration, opening: Opening) -> Result<Self> {
+        app.check(&opening.places, Auth::App, false)?;
+        let tokens = net::app_tokens(&opening.context, app, &Audience::Graph, &opening.places)?;
+        let tenant = app.authority(&opening.places)?.tenant;
+        let client = account::client(app, &opening, &tenant, &tenant, tokens)?;
+        Ok(Self::new(client, opening.account))
+    }
+
+    fn named(&self) -> impl Fn(Error) -> Error + Send + 'static {
+        let account = self.account.clone();
+        move |error| error.with_provider(NAME).with_account(&account).with_operation("directory")
     }
 
     /// Also asks what each mailbox is for: one more counted request per mailbox, in batches of twenty. Mailboxes whose
@@ -79,7 +139,7 @@ impl GraphDirectory {
             let (mailboxes, next) = directory.page(to).await?;
             Ok(Some((stream::iter(mailboxes.into_iter().map(Ok)), (directory, next))))
         });
-        futures::TryStreamExt::try_flatten(pages).boxed()
+        pages.try_flatten().map_err(self.named()).boxed()
     }
 
     async fn page(&self, to: To) -> Result<(Vec<DirectoryMailbox>, Option<To>)> {
@@ -123,7 +183,10 @@ impl GraphDirectory {
     ///
     /// As [`mailboxes`](Self::mailboxes).
     pub async fn find(&self, name: &str) -> Result<Option<DirectoryMailbox>> {
-        let name = name.trim();
+        self.look_for(name.trim()).await.map_err(self.named())
+    }
+
+    async fn look_for(&self, name: &str) -> Result<Option<DirectoryMailbox>> {
         if !is_guid(name) {
             return owner_of(&self.client, name).await;
         }
@@ -138,14 +201,30 @@ impl GraphDirectory {
 
 /// The user an address belongs to.
 pub(super) async fn owner_of(client: &Client, address: &str) -> Result<Option<DirectoryMailbox>> {
+    match owners(client, address, false).await {
+        // It is not documented whether this filter needs an advanced query ("Advanced query capabilities on Microsoft
+        // Entra ID objects").
+        Err(error) if error.kind() == ErrorKind::Other => owners(client, address, true).await,
+        found => found,
+    }
+}
+
+async fn owners(client: &Client, address: &str, advanced: bool) -> Result<Option<DirectoryMailbox>> {
     let filter = format!(
         "mail eq {0} or userPrincipalName eq {0} or proxyAddresses/any(p:p eq {1})",
         quoted(address),
         quoted(&format!("smtp:{address}"))
     );
-    let to = To::Version(with_query("/users", &[("$filter", &filter), ("$select", SELECT)]));
+    let mut query = vec![("$filter", filter.as_str()), ("$select", SELECT)];
+    if advanced {
+        query.push(("$count", "true"));
+    }
+    let mut call = Call::get(About::Directory, To::Version(with_query("/users", &query)));
+    if advanced {
+        call = call.eventual();
+    }
     // As named: a user that is not found here must not be looked up again.
-    let (users, _) = client.read(&Call::get(About::Directory, to), users).await?;
+    let (users, _) = client.read(&call, users).await?;
     let mut found: Vec<_> = users.into_iter().filter_map(User::into_mailbox).collect();
     if found.len() > 1 {
         // The one whose primary address it is.

@@ -134,14 +134,19 @@ pub(super) struct Envelope {
 }
 
 /// No such mailbox, or none that Graph can open.
-const NO_MAILBOX: [&str; 6] = [
+const NO_MAILBOX: [&str; 7] = [
     "ErrorInvalidUser",
     "Request_ResourceNotFound",
     "MailboxNotEnabledForRESTAPI",
     "MailboxNotSupportedForRESTAPI",
     "ErrorNonExistentMailbox",
     "ResourceNotFound",
+    // "Error codes for authorization errors": for a mailbox on the company's own server, and for one that a policy excludes.
+    "extensionError",
 ];
+
+/// Refused for lack of rights, whatever the status.
+const DENIED: [&str; 3] = ["ErrorAccessDenied", "Authorization_RequestDenied", "insufficient_claims"];
 
 /// Codes for a user that the directory does not know by this name; it may know it by another.
 pub(super) const UNKNOWN_USER: [&str; 3] = ["ErrorInvalidUser", "Request_ResourceNotFound", "ErrorNonExistentMailbox"];
@@ -154,23 +159,29 @@ fn explain(refusal: &Refusal<'_>, envelope: &Envelope, about: About, mailbox: &s
     let code = envelope.code.as_str();
     let is = |codes: &[&str]| codes.iter().any(|c| c.eq_ignore_ascii_case(code));
     let told = || told(envelope);
+    // Decided by the code: the same refusal has been seen as 400.
+    let denied = refusal.status == 403 || refusal.status == 400 && is(&DENIED);
     match refusal.status {
         401 => (ErrorKind::Unauthenticated, format!("Graph refused the access token{}", told())),
-        403 if about == About::Directory => (
+        // A token for another service is refused as 401 or as 403.
+        403 if is(&["InvalidAuthenticationToken"]) => {
+            (ErrorKind::Unauthenticated, format!("Graph refused the access token{}", told()))
+        }
+        _ if denied && about == About::Directory => (
             ErrorKind::PermissionDenied,
             "the app may not read the directory; grant it the application permission `User.Read.All` and give admin consent"
                 .into(),
         ),
-        403 if is(&["insufficient_claims"]) => {
+        _ if denied && is(&["insufficient_claims"]) => {
             (ErrorKind::PermissionDenied, format!("Conditional Access does not let the app read `{mailbox}`{}", told()))
         }
-        403 if blocked_by_policy(&envelope.message) => (
+        _ if denied && blocked_by_policy(&envelope.message) => (
             ErrorKind::PermissionDenied,
             format!(
                 "an application access policy of Exchange keeps this app out of `{mailbox}`; an Exchange administrator must add the mailbox to the policy's group, which takes up to some hours to work"
             ),
         ),
-        403 => (
+        _ if denied => (
             ErrorKind::PermissionDenied,
             format!(
                 "the app may not do this in `{mailbox}`; it needs the permission `Mail.ReadWrite` of type Application with admin consent, or a role of Exchange's RBAC for Applications that covers this mailbox{}",
@@ -297,8 +308,19 @@ mod tests {
     #[test]
     fn what_a_bad_mailbox_answers() {
         use About::{Directory, Folder, Mailbox, Message};
-        use ErrorKind::{MailboxGone, NotFound, PermissionDenied};
+        use ErrorKind::{MailboxGone, NotFound, PermissionDenied, Unauthenticated};
         let rows = [
+            (
+                400,
+                "Authorization_RequestDenied",
+                "Insufficient privileges",
+                Directory,
+                PermissionDenied,
+                "User.Read.All",
+            ),
+            (404, "extensionError", "The mailbox is on-premises.", Mailbox, MailboxGone, "own server"),
+            (403, "extensionError", "Blocked by AppOnly AccessPolicy", Mailbox, PermissionDenied, "access policy"),
+            (403, "InvalidAuthenticationToken", "Invalid audience.", Mailbox, Unauthenticated, "access token"),
             (404, "ErrorInvalidUser", "The requested user 'x' is invalid.", Mailbox, MailboxGone, "no user"),
             (404, "Request_ResourceNotFound", "Resource 'x' does not exist", Mailbox, MailboxGone, "no user"),
             (404, "MailboxNotEnabledForRESTAPI", "The mailbox is either inactive", Mailbox, MailboxGone, "no licence"),
@@ -346,7 +368,8 @@ mod tests {
             };
             assert_eq!(error.kind(), kind, "{code}: {error}");
             assert!(
-                error.to_string().contains(says) && error.to_string().contains("info@contoso.nl") || about == Directory,
+                error.to_string().contains(says)
+                    && (error.to_string().contains("info@contoso.nl") || about == Directory || kind == Unauthenticated),
                 "{code}: {error}"
             );
             assert_eq!(error.code(), Some(code));

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::{
     batch,
-    client::{Call, Client, To, encode, not_json, with_query},
+    client::{Call, Client, To, encode, names_nothing, not_json, with_query},
     failure::About,
     wire::WireFolder,
 };
@@ -195,7 +195,7 @@ impl Folders {
     /// by contract, and Exchange's policies are not in it. Costs nothing for a folder that was resolved.
     pub(super) async fn access(&self, client: &Client, id: &FolderId) -> Result<Access> {
         let known = self.known().values().find(|known| known.folder.id == *id).map(|known| known.folder.search);
-        if id.as_str().is_empty() {
+        if names_nothing(id.as_str()) {
             return Err(no_id());
         }
         let search = match known {
@@ -297,7 +297,7 @@ async fn by_role(client: &Client, role: Role) -> Result<Option<Folder>> {
 
 /// A folder by id, with the names above it: they are asked for one by one, up to the top.
 async fn by_id(client: &Client, id: &FolderId) -> Result<Option<Folder>> {
-    if id.as_str().is_empty() {
+    if names_nothing(id.as_str()) {
         return Ok(None);
     }
     let get = |id: String| async move {
@@ -377,9 +377,8 @@ async fn make(client: &Client, parent: Option<&Folder>, name: &str) -> Result<Op
     }
 }
 
-/// An empty id would make the address of a list.
 pub(super) fn no_id() -> Error {
-    Error::new(ErrorKind::NotFound, "an empty id names no folder")
+    Error::new(ErrorKind::NotFound, "an empty id, or one of dots, names no folder")
 }
 
 fn optional<T>(found: Result<T>) -> Result<Option<T>> {

@@ -11,7 +11,8 @@
 //! | mostly skipped | message by message, by id |
 //! | too large for the cap | once more as metadata; the large messages are given without content, the rest asked for again |
 //!
-//! Whatever a window should hold and does not is asked for by id; only that tells a message that is gone.
+//! Whatever a window should hold and does not is asked for by id; only that tells a message that is gone, or was moved
+//! out of the folder since it was listed.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -23,16 +24,15 @@ use futures::{
     stream::{self, BoxStream},
 };
 use jiff::Timestamp;
-use serde_json::value::RawValue;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Inner,
     batch::{self, Part},
-    client::{CAP, Call, Client, To, encode, not_json, quoted, with_query},
+    client::{CAP, Call, Client, To, encode, names_nothing, not_json, quoted, with_query},
     failure::About,
     folders,
-    wire::{self, SELECT, SELECT_ATTACHMENT, Stub, WireMessage},
+    wire::{self, SELECT, SELECT_ATTACHMENT, Stub, WireAttachment, WireMessage},
 };
 use crate::{
     AttachmentKind, Error, ErrorKind, FolderId, Message, MessageId, Query, Result,
@@ -104,6 +104,7 @@ struct Listing {
 #[derive(Debug)]
 struct Plan {
     wanted: Vec<Wanted>,
+    homes: Homes,
     /// The next one.
     at: usize,
     /// Messages a window may have.
@@ -135,6 +136,34 @@ struct Wanted {
     /// Its place among all that were listed, and that of the first of the same second.
     rank: u32,
     second_rank: u32,
+    /// Where it was then; see [`Homes`].
+    home: u32,
+}
+
+/// The folders that messages were in by their own word when they were listed: one and the same, unless a view is read,
+/// whose messages live elsewhere. Only one that is in another by now has been moved.
+#[derive(Debug, Default)]
+struct Homes(Vec<FolderId>);
+
+/// Of a message that did not say.
+const UNTOLD: u32 = u32::MAX;
+
+impl Homes {
+    fn note(&mut self, stub: &Stub) -> u32 {
+        let Some(parent) = stub.parent.0.as_deref() else { return UNTOLD };
+        let known = self.0.iter().position(|home| home.as_str() == parent);
+        let at = known.unwrap_or_else(|| {
+            self.0.push(FolderId::new(parent));
+            self.0.len() - 1
+        });
+        u32::try_from(at).unwrap_or(UNTOLD)
+    }
+
+    /// Whether a message is still where it was. Where nobody told, it is.
+    fn holds(&self, wanted: &Wanted, now: Option<&FolderId>) -> bool {
+        let then = usize::try_from(wanted.home).ok().and_then(|at| self.0.get(at));
+        then.zip(now).is_none_or(|(then, now)| then == now)
+    }
 }
 
 impl Listing {
@@ -144,7 +173,7 @@ impl Listing {
                 return Ok(Some(message));
             }
             let Some(plan) = self.plan.take() else {
-                if self.folder.as_str().is_empty() {
+                if names_nothing(self.folder.as_str()) {
                     return Err(folders::no_id());
                 }
                 if self.query.limit == Some(0) {
@@ -172,12 +201,14 @@ impl Listing {
             let (inner, folder, query) = (Arc::clone(&self.inner), self.folder.clone(), Arc::clone(&self.query));
             let planned = own_task(async move {
                 let departed = inner.departures.listen();
+                let mut homes = Homes::default();
                 let wanted = match &query.internet_message_id {
-                    Some(id) => search(&inner.client, &folder, &query, id).await?,
-                    None => scan(&inner.client, &folder, &query).await?,
+                    Some(id) => search(&inner.client, &folder, &query, id, &mut homes).await?,
+                    None => scan(&inner.client, &folder, &query, &mut homes).await?,
                 };
                 Ok(Plan {
                     wanted,
+                    homes,
                     at: 0,
                     top: START,
                     most: MOST,
@@ -226,7 +257,7 @@ fn filter(query: &Query, from: Option<i64>) -> Option<String> {
 const OLDEST: i64 = -2_208_988_800;
 
 /// The ids of a folder, oldest received first, that the caller does not skip.
-async fn scan(client: &Client, folder: &FolderId, query: &Query) -> Result<Vec<Wanted>> {
+async fn scan(client: &Client, folder: &FolderId, query: &Query, homes: &mut Homes) -> Result<Vec<Wanted>> {
     let path = folder_messages(folder);
     let mut wanted: Vec<Wanted> = Vec::new();
     let mut seen: HashSet<MessageId> = HashSet::new();
@@ -255,7 +286,7 @@ async fn scan(client: &Client, folder: &FolderId, query: &Query) -> Result<Vec<W
                 (second, second_rank) = (Some(at), rank);
             }
             if !query.skips(&id) {
-                wanted.push(Wanted { id, second: at, rank, second_rank });
+                wanted.push(Wanted { id, second: at, rank, second_rank, home: homes.note(stub) });
                 if query.limit.is_some_and(|limit| wanted.len() >= limit) {
                     return Ok(wanted);
                 }
@@ -296,7 +327,8 @@ async fn ids_page(
             if let Some(link) = &link {
                 return Ok(Call::get(About::Folder, link.clone()));
             }
-            let mut parameters = vec![("$select", "id,receivedDateTime"), ("$orderby", "receivedDateTime asc")];
+            let mut parameters =
+                vec![("$select", "id,receivedDateTime,parentFolderId"), ("$orderby", "receivedDateTime asc")];
             parameters.push(("$top", &count));
             if let Some(skip) = &skip {
                 parameters.push(("$skip", skip.as_str()));
@@ -341,12 +373,15 @@ fn stubs(answer: &Answer) -> Result<(Vec<Stub>, Option<String>)> {
 }
 
 /// The messages with this `Message-ID`. Exchange keeps it with its angle brackets; should it not, it is found without.
-async fn search(client: &Client, folder: &FolderId, query: &Query, id: &str) -> Result<Vec<Wanted>> {
+async fn search(client: &Client, folder: &FolderId, query: &Query, id: &str, homes: &mut Homes) -> Result<Vec<Wanted>> {
     let bare = id.trim().trim_start_matches('<').trim_end_matches('>');
     for form in [format!("<{bare}>"), bare.to_owned()] {
         let filter = format!("internetMessageId eq {}", quoted(&form));
-        let parameters =
-            [("$select", "id,receivedDateTime,isRead,internetMessageId"), ("$top", "50"), ("$filter", &filter)];
+        let parameters = [
+            ("$select", "id,receivedDateTime,parentFolderId,isRead,internetMessageId"),
+            ("$top", "50"),
+            ("$filter", &filter),
+        ];
         let mut link = Some(To::Mailbox(with_query(&folder_messages(folder), &parameters)));
         let mut found: Vec<(Timestamp, Stub)> = Vec::new();
         while let Some(to) = link.take() {
@@ -368,8 +403,8 @@ async fn search(client: &Client, folder: &FolderId, query: &Query, id: &str) -> 
         }
         // Ranks far apart: they have nothing to do with each other's windows.
         let far_apart = |(rank, (received, stub)): (u32, (Timestamp, Stub))| {
-            let rank = rank.saturating_mul(10_000);
-            Wanted { id: MessageId::new(stub.id), second: received.as_second(), rank, second_rank: rank }
+            let (rank, home) = (rank.saturating_mul(10_000), homes.note(&stub));
+            Wanted { id: MessageId::new(stub.id), second: received.as_second(), rank, second_rank: rank, home }
         };
         let mut wanted: Vec<Wanted> = (0..).zip(found).map(far_apart).filter(|w| !query.skips(&w.id)).collect();
         wanted.truncate(query.limit.unwrap_or(usize::MAX));
@@ -436,6 +471,15 @@ struct Window {
     query: Arc<Query>,
 }
 
+/// A message as it came.
+struct Read {
+    message: Message,
+    /// The folder it is in.
+    parent: Option<FolderId>,
+    /// The link to the rest of its attachments.
+    more: Option<String>,
+}
+
 /// How much of attachments to ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Depth {
@@ -476,7 +520,7 @@ impl Window {
             }
             let (count, span) = plan.chunk();
             if count == 1 || count * 2 < span {
-                let messages = self.by_id(&plan.wanted[plan.at..plan.at + count]).await?;
+                let messages = self.by_id(&plan.wanted[plan.at..plan.at + count], &plan.homes).await?;
                 return self.given(plan, count, messages).await;
             }
             match self.page(&plan, span, self.depth(), &tries).await {
@@ -505,7 +549,7 @@ impl Window {
                     };
                     let wanted = &plan.wanted[plan.at..plan.at + settled];
                     let missing: Vec<Wanted> = wanted.iter().filter(|w| !found.contains_key(&w.id)).cloned().collect();
-                    for message in self.by_id(&missing).await? {
+                    for message in self.by_id(&missing, &plan.homes).await? {
                         found.insert(message.id.clone(), message);
                     }
                     let messages = wanted.iter().filter_map(|w| found.remove(&w.id)).collect();
@@ -566,30 +610,28 @@ impl Window {
         Call::get(About::Folder, To::Mailbox(with_query(&folder_messages(&self.folder), &parameters))).cap(CAP)
     }
 
-    /// The messages of a page by id, and their order.
+    /// The messages of a page by id, and their order. One whose attachments are not all there is in the order only: it
+    /// is asked for by id.
     fn read(&self, answer: &Answer) -> Result<(HashMap<MessageId, Message>, Vec<MessageId>)> {
         let page = Page::read(&answer.body).map_err(|e| not_json(answer).with_source(e))?;
-        let messages: Vec<Message> = page.entries.iter().filter_map(|raw| self.message(raw)).collect();
-        let order = messages.iter().map(|m| m.id.clone()).collect();
-        Ok((messages.into_iter().map(|m| (m.id.clone(), m)).collect(), order))
+        let read: Vec<Read> = page.entries.iter().filter_map(|raw| self.message(raw.get().as_bytes())).collect();
+        let order = read.iter().map(|read| read.message.id.clone()).collect();
+        let whole = read.into_iter().filter(|read| read.more.is_none());
+        Ok((whole.map(|read| (read.message.id.clone(), read.message)).collect(), order))
     }
 
-    fn message(&self, raw: &RawValue) -> Option<Message> {
-        self.message_in(raw.get().as_bytes(), &self.folder).map(|(message, _)| message)
-    }
-
-    fn message_in(&self, json: &[u8], folder: &FolderId) -> Option<(Message, Option<FolderId>)> {
+    fn message(&self, json: &[u8]) -> Option<Read> {
         let mailbox = &self.inner.info.name;
         match serde_json::from_slice::<WireMessage<'_>>(json) {
             Ok(wire) => {
-                let parent = wire.parent().map(FolderId::new);
-                Some((wire.into_message(folder, &self.query, mailbox), parent))
+                let (parent, more) = (wire.parent().map(FolderId::new), wire.more_attachments());
+                Some(Read { message: wire.into_message(&self.folder, &self.query, mailbox), parent, more })
             }
             Err(_) => {
                 let stub: Stub = serde_json::from_slice(json).ok()?;
                 let received = stub.received().unwrap_or(Timestamp::UNIX_EPOCH);
                 let parent = stub.parent.0.map(FolderId::new);
-                Some((wire::unreadable(stub.id, folder, received), parent))
+                Some(Read { message: wire::unreadable(stub.id, &self.folder, received), parent, more: None })
             }
         }
     }
@@ -610,11 +652,16 @@ impl Window {
         let read = |answer: &Answer| self.read(answer);
         match client.read(&call, read).await {
             Ok((mut found, _)) => {
+                let known = plan.known.len();
                 for wanted in wanted {
                     if let Some(message) = found.remove(&wanted.id) {
                         let small = is_small(&message, self.query.inline_up_to);
                         plan.known.insert(wanted.id.clone(), Known { message, small });
                     }
+                }
+                if plan.known.len() == known {
+                    // It holds others by now. By id there is no doubt.
+                    plan.top = 1;
                 }
                 Ok(())
             }
@@ -628,20 +675,21 @@ impl Window {
     }
 
     /// Messages one by one; those that are gone, or are elsewhere by now, are left out.
-    async fn by_id(&self, wanted: &[Wanted]) -> Result<Vec<Message>> {
+    async fn by_id(&self, wanted: &[Wanted], homes: &Homes) -> Result<Vec<Message>> {
         let ids: Vec<_> = wanted.iter().map(|w| w.id.clone()).collect();
         let found: Vec<_> =
             stream::iter(ids).map(|id| async move { self.one(&id).await }).buffered(4).try_collect().await?;
-        let here = |(message, parent): (Message, Option<FolderId>)| {
-            parent.is_none_or(|parent| parent == self.folder).then_some(message)
-        };
-        Ok(found.into_iter().flatten().filter_map(here).collect())
+        let here = found.into_iter().zip(wanted).filter_map(|(found, wanted)| {
+            let (message, parent) = found?;
+            homes.holds(wanted, parent.as_ref()).then_some(message)
+        });
+        Ok(here.collect())
     }
 
     /// One message, and the folder it is in. `None` when there is none.
     async fn one(&self, id: &MessageId) -> Result<Option<(Message, Option<FolderId>)>> {
         let path = format!("/messages/{}", encode(id.as_str()));
-        let read = |answer: &Answer| self.message_in(&answer.body, &self.folder).ok_or_else(|| not_json(answer));
+        let read = |answer: &Answer| self.message(&answer.body).ok_or_else(|| not_json(answer));
         let depths: &[(Depth, usize)] = match self.depth() {
             Depth::Content => &[(Depth::Content, CAP_ONE), (Depth::Metadata, CAP)],
             Depth::Metadata => &[(Depth::Metadata, CAP)],
@@ -649,10 +697,11 @@ impl Window {
         for (depth, cap) in depths {
             let path = with_query(&path, &[("$select", &self.select()), ("$expand", &depth.expand())]);
             match self.inner.client.read(&Call::get(About::Message, To::Mailbox(path)).cap(*cap), read).await {
-                Ok((mut message, parent)) => {
+                Ok(Read { mut message, parent, more }) => {
                     if let Some(parent) = &parent {
                         message.folder = parent.clone();
                     }
+                    self.add_attachments(&mut message, more).await?;
                     return Ok(Some((message, parent)));
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
@@ -669,6 +718,32 @@ impl Window {
         let parent = stub.parent.0.map(FolderId::new);
         let message = wire::unreadable(stub.id, parent.as_ref().unwrap_or(&self.folder), received);
         Ok(Some((message, parent)))
+    }
+
+    /// The attachments that did not come along with their message.
+    async fn add_attachments(&self, message: &mut Message, mut more: Option<String>) -> Result<()> {
+        while let Some(link) = more.take() {
+            let read = |answer: &Answer| {
+                let page = Page::read(&answer.body).map_err(|e| not_json(answer).with_source(e))?;
+                let wire =
+                    page.entries.iter().filter_map(|raw| serde_json::from_str::<WireAttachment<'_>>(raw.get()).ok());
+                let attachments = wire.filter_map(|wire| wire.into_attachment(self.query.inline_up_to));
+                Ok((attachments.collect::<Vec<_>>(), page.next))
+            };
+            let call = Call::get(About::Message, self.inner.client.follow(&link)?);
+            let (attachments, next) = self.inner.client.read(&call, read).await?;
+            let known = message.attachments.len();
+            for attachment in attachments {
+                if message.attachments.iter().all(|a| a.id != attachment.id) {
+                    message.attachments.push(attachment);
+                }
+            }
+            if next.is_some() && message.attachments.len() == known {
+                return Err(Error::new(ErrorKind::Malformed, "Graph's list of attachments does not end"));
+            }
+            more = next;
+        }
+        Ok(())
     }
 
     /// What Graph does not tell in the page: what an attached item is, and the plain text of an HTML message.
@@ -748,7 +823,7 @@ fn is_small(message: &Message, inline_up_to: u64) -> bool {
 /// One message, wherever it is.
 pub(super) async fn fetch(inner: Arc<Inner>, id: &MessageId) -> Result<Message> {
     let gone = || Error::new(ErrorKind::NotFound, "there is no such message in the mailbox (any more)");
-    if id.as_str().is_empty() {
+    if names_nothing(id.as_str()) {
         return Err(gone());
     }
     let window = Window { inner, folder: FolderId::new(""), query: Arc::new(Query::default()) };
@@ -769,9 +844,11 @@ mod tests {
             second: *second,
             rank: *rank,
             second_rank: *second_rank,
+            home: UNTOLD,
         });
         Plan {
             wanted: wanted.collect(),
+            homes: Homes::default(),
             at: 0,
             top: START,
             most: MOST,

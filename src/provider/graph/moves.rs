@@ -2,14 +2,15 @@
 //!
 //! A move is repeated only when it is known not to have been done. After a lost answer, a timeout or a 5xx the message is
 //! looked up first: with immutable ids it keeps its handle, and its `parentFolderId` tells. "Not found" on a move may
-//! mean the message or the folder, so that is looked up as well.
+//! mean the message or the folder, so that is looked up as well. Any other refusal may be one because the message is
+//! there already, which is what was wanted.
 
 use reqwest::Method;
 use serde_json::json;
 
 use super::{
     batch::{self, Later, MOST, Part, Told, untold},
-    client::{Client, encode, with_query},
+    client::{Client, encode, names_nothing, with_query},
     failure::About,
     folders::Folders,
     wire::Stub,
@@ -28,7 +29,16 @@ enum Step {
     Look,
     /// Graph found something missing: the message, or the folder.
     LookForMissing,
+    /// Graph refused, and it may be there already: what Graph makes of that is not documented.
+    LookAfter(Error),
     Done(Result<MoveOutcome>),
+}
+
+impl Step {
+    /// Whether the message must be looked up.
+    fn is_question(&self) -> bool {
+        matches!(self, Self::Look | Self::LookForMissing | Self::LookAfter(_))
+    }
 }
 
 struct Moving<'a> {
@@ -65,16 +75,15 @@ pub(super) async fn move_all(
     answers
 }
 
-/// An empty handle would make an address that means all messages.
 fn first_step(id: &MessageId) -> Step {
-    if id.as_str().is_empty() { Step::Done(Ok(MoveOutcome::Gone)) } else { Step::Send }
+    if names_nothing(id.as_str()) { Step::Done(Ok(MoveOutcome::Gone)) } else { Step::Send }
 }
 
 async fn run(client: &Client, folders: &Folders, all: &mut [Moving<'_>], to: &mut FolderId) -> Result<()> {
     let mut tries = client.tries();
     let (mut refreshed, mut refound) = (false, false);
     loop {
-        if all.iter().any(|m| matches!(m.step, Step::Look | Step::LookForMissing)) {
+        if all.iter().any(|m| m.step.is_question()) {
             let missing = look(client, all, to, &mut tries, &mut refreshed).await?;
             if missing {
                 // Some message is there, and yet something was not found: the folder.
@@ -148,6 +157,7 @@ async fn send(
                 }
                 // Of the message or of the folder, also where an id is malformed.
                 ErrorKind::NotFound => Step::LookForMissing,
+                ErrorKind::Conflict | ErrorKind::Other => Step::LookAfter(error),
                 _ => Step::Done(Err(error)),
             },
             // Throttled: refused before anything was done.
@@ -173,8 +183,7 @@ async fn look(
     tries: &mut Tries<'_>,
     refreshed: &mut bool,
 ) -> Result<bool> {
-    let open: Vec<&mut Moving<'_>> =
-        all.iter_mut().filter(|m| matches!(m.step, Step::Look | Step::LookForMissing)).collect();
+    let open: Vec<&mut Moving<'_>> = all.iter_mut().filter(|m| m.step.is_question()).collect();
     let parts: Vec<Part> = open
         .iter()
         .map(|moving| {
@@ -198,8 +207,13 @@ async fn look(
                     moving.step = Step::Done(Ok(MoveOutcome::Moved(MessageId::new(stub.id))));
                 }
                 Ok(_) => {
-                    missing |= matches!(moving.step, Step::LookForMissing);
-                    moving.step = Step::Send;
+                    moving.step = match std::mem::replace(&mut moving.step, Step::Send) {
+                        Step::LookAfter(refusal) => Step::Done(Err(refusal)),
+                        step => {
+                            missing |= matches!(step, Step::LookForMissing);
+                            Step::Send
+                        }
+                    };
                 }
                 Err(e) => later.note(Attempt::Again(untold().with_source(e))),
             },
@@ -238,8 +252,8 @@ pub(super) async fn mark_all(client: &Client, ids: &[MessageId], read: bool) -> 
     let mut answers: Vec<Option<Result<()>>> = ids
         .iter()
         .map(|id| {
-            let none = || Error::new(ErrorKind::NotFound, "there is no message with an empty handle");
-            id.as_str().is_empty().then(|| Err(none()))
+            let none = || Error::new(ErrorKind::NotFound, "an empty handle, or one of dots, names no message");
+            names_nothing(id.as_str()).then(|| Err(none()))
         })
         .collect();
     let open: Vec<usize> = (0..ids.len()).filter(|at| answers[*at].is_none()).collect();

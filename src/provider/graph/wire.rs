@@ -138,6 +138,8 @@ pub(super) struct WireMessage<'a> {
     body: Lenient<Body>,
     #[serde(default, borrow)]
     attachments: Each<WireAttachment<'a>>,
+    #[serde(default, rename = "attachments@odata.nextLink")]
+    more_attachments: Lenient<String>,
 }
 
 /// The properties of a message that are asked for.
@@ -157,6 +159,12 @@ impl WireMessage<'_> {
     /// The folder it is in.
     pub(super) fn parent(&self) -> Option<&str> {
         self.parent_folder_id.0.as_deref()
+    }
+
+    /// The link to attachments beyond those that came along. OData lets a service cut an expanded list short; Exchange
+    /// has not been seen to do it.
+    pub(super) fn more_attachments(&self) -> Option<String> {
+        self.more_attachments.0.clone().filter(|link| !link.is_empty())
     }
 
     /// The message, in `folder` unless it says otherwise.
@@ -284,7 +292,7 @@ pub(super) struct WireAttachment<'a> {
 }
 
 impl WireAttachment<'_> {
-    fn into_attachment(self, inline_up_to: u64) -> Option<Attachment> {
+    pub(super) fn into_attachment(self, inline_up_to: u64) -> Option<Attachment> {
         let id = self.id.0.filter(|id| !id.is_empty())?;
         let odata_type = self.odata_type.0.unwrap_or_default().to_ascii_lowercase();
         let kind = if odata_type.ends_with("itemattachment") {
