@@ -174,6 +174,33 @@ async fn what_services_rewrite_is_a_conversion() {
 }
 
 #[tokio::test]
+async fn a_winmail_dat_that_one_account_opens_is_a_conversion_if_all_else_agrees() {
+    let built = |subject: &str, files: &[(&str, &str, &str)]| {
+        let mail = mail().with_date(at(1)).with_received(at(1)).with_message_id("<t@x.nl>").with_subject(subject);
+        files.iter().fold(mail, |mail, (name, kind, bytes)| {
+            mail.with_file(Some((*name).to_owned()), *kind, (*bytes).to_owned())
+        })
+    };
+    let closed = [("winmail.dat", "application/ms-tnef", "sealed")];
+    let open = [("f.pdf", "application/pdf", "factuur")];
+    let beside = [closed[0], ("g.pdf", "application/pdf", "bijlage")];
+    for (one, other, expected) in [
+        (built("A", &closed), built("A", &open), (Conversion, DifferenceKind::ItemsDiffer)),
+        (built("A", &closed), built("B", &open), (Blocking, ContentDiffers)),
+        (built("A", &[]), built("A", &open), (Blocking, ContentDiffers)),
+        // Whether the rest is the same cannot be told from the sum of all.
+        (built("A", &beside), built("A", &open), (Blocking, ContentDiffers)),
+    ] {
+        for (one, other) in [(&one, &other), (&other, &one)] {
+            let (a, b) = (filled("f@contoso.nl"), filled("f@contoso.nl"));
+            put(&a, "Inbox", one);
+            put(&b, "Inbox", other);
+            assert_eq!(kinds(&between(&a, &b).await), [expected]);
+        }
+    }
+}
+
+#[tokio::test]
 async fn folders_that_are_missing_or_read_only_are_named() {
     let (a, b) = (filled("f@contoso.nl"), filled("f@contoso.nl"));
     b.delete_folder("Inbox/Failed").unwrap();

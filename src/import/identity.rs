@@ -128,17 +128,21 @@ impl Digest {
 /// Whether a service gives the same bytes of this attachment as any other.
 pub(crate) fn is_hashed(attachment: &Attachment) -> bool {
     attachment.kind == AttachmentKind::File
+        && !is_tnef(attachment)
         && !matches!(
             attachment.content_type.as_str(),
-            "application/ms-tnef"
-                | "application/vnd.ms-tnef"
-                | "text/calendar"
+            "text/calendar"
                 | "message/delivery-status"
                 | "message/disposition-notification"
                 | "application/pkcs7-signature"
                 | "application/x-pkcs7-signature"
                 | "application/pgp-signature"
         )
+}
+
+/// Whether this is Outlook's `winmail.dat`.
+pub(crate) fn is_tnef(attachment: &Attachment) -> bool {
+    matches!(attachment.content_type.as_str(), "application/ms-tnef" | "application/vnd.ms-tnef")
 }
 
 /// Hashes a file as if its lines ended in LF, piece by piece.

@@ -169,7 +169,16 @@ impl Comparison {
         let (subject, sender, recipients) =
             (old.subject != new.subject, old.sender != new.sender, old.recipients != new.recipients);
         let other_date = matches!((old.sent, new.sent), (Some(a), Some(b)) if a != b);
+        // `winmail.dat` as it came on one side and opened on the other, and nothing else that differs.
+        let opened = |closed: &Entry, open: &Entry| {
+            let nothing = closed.files.is_some_and(|files| files.digest == Digest::Nothing);
+            nothing && closed.has_tnef && !open.has_tnef && !(subject || sender || other_date)
+        };
+        let tnef = opened(old, new) || opened(new, old);
         match (old.files, new.files) {
+            (Some(a), Some(b)) if a.digest != b.digest && tnef => {
+                self.add(Kind::ItemsDiffer, Severity::Conversion, at, "one account shows the files in its winmail.dat");
+            }
             (Some(a), Some(b)) if a.digest != b.digest => {
                 let what = match (a.digest, b.digest) {
                     (Digest::Known(_), Digest::Nothing) => "the new account shows no files",
@@ -194,7 +203,7 @@ impl Comparison {
             (subject, Kind::SubjectDiffers, ""),
             (sender || recipients, Kind::AddressesDiffer, if sender { "the sender" } else { "the recipients" }),
             (old.sent != new.sent, Kind::SentDiffers, ""),
-            (old.items != new.items, Kind::ItemsDiffer, ""),
+            (old.items != new.items && !tnef, Kind::ItemsDiffer, ""),
         ];
         for (differs, kind, what) in findings {
             if differs {

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     Defect, FolderId, MailAccount, Message, MessageId, Query, Result,
-    import::identity::{Digest, Evidence, FoldedHash, MessageKey, is_hashed},
+    import::identity::{Digest, Evidence, FoldedHash, MessageKey, is_hashed, is_tnef},
 };
 
 /// Half of a SHA-256: enough to tell texts apart, and small.
@@ -37,6 +37,8 @@ pub(super) struct Entry {
     pub(super) recipients: Short,
     /// Attachments that are no files: other services render them in another way.
     pub(super) items: u32,
+    /// Among them Outlook's `winmail.dat`, which Exchange opens: there the files in it stand in its place.
+    pub(super) has_tnef: bool,
     pub(super) is_read: bool,
     pub(super) unreadable: bool,
     pub(super) files: Option<Files>,
@@ -109,6 +111,7 @@ impl Entry {
             sender: short(&[evidence.sender.as_bytes()]),
             recipients: short(&to),
             items: message.attachments.iter().filter(|a| !is_hashed(a)).count().try_into().unwrap_or(u32::MAX),
+            has_tnef: message.attachments.iter().any(is_tnef),
             is_read: message.is_read,
             unreadable: message.defects().contains(&Defect::Unreadable),
             files,

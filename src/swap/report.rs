@@ -95,7 +95,8 @@ pub enum DifferenceKind {
     AddressesDiffer,
     /// The sent time differs, or only one account has one.
     SentDiffers,
-    /// The number of attached messages, links or calendar entries differs.
+    /// The number of attached messages, links or calendar entries differs, or one account shows the files in a
+    /// `winmail.dat` and the other the file itself.
     ItemsDiffer,
     /// Only one account has a `Message-ID`, which its service made up.
     MessageIdAdded,

@@ -347,7 +347,10 @@ impl Walk<'_> {
             }
             return;
         }
-        let name = part.attachment_name().map(str::to_owned);
+        let name = part.attachment_name().map(|name| match name.contains('\u{fffd}') {
+            true => self.mended_name(part).unwrap_or_else(|| name.to_owned()),
+            false => name.to_owned(),
+        });
         let attached = part.content_disposition().is_some_and(|disposition| disposition.is_attachment());
         let content_type = part.content_type().map(|content_type| {
             match content_type.subtype() {
@@ -420,6 +423,42 @@ impl Walk<'_> {
     }
 
     /// The exact bytes of a part. Not the parser's text, which has gone through a character set.
+    /// A file name that the parser could not decode: its pieces (RFC 2231) are cut inside a character, or it is raw bytes
+    /// that are no UTF-8, which are Windows-1252 then.
+    fn mended_name(&self, part: &mail_parser::MessagePart<'_>) -> Option<String> {
+        let end = (part.raw_body_offset() as usize).min(self.raw.len());
+        let head = self.raw.get(part.raw_header_offset() as usize..end)?;
+        // One byte a character, so that nothing is lost before the charset is known.
+        let head: String = head.iter().map(|byte| char::from(*byte)).filter(|c| !matches!(c, '\r' | '\n')).collect();
+        let lower = head.to_ascii_lowercase();
+        let (mut bytes, mut piece) = (Vec::new(), 0);
+        loop {
+            let key = ["filename", "name"].into_iter().find_map(|name| {
+                let forms = match piece {
+                    0 => vec![format!("{name}*0*="), format!("{name}*0="), format!("{name}*="), format!("{name}=")],
+                    _ => vec![format!("{name}*{piece}*="), format!("{name}*{piece}=")],
+                };
+                forms.into_iter().find_map(|form| Some((lower.find(&form)? + form.len(), form.ends_with("*="))))
+            });
+            let Some((at, extended)) = key else { break };
+            let value = head[at..].trim_start();
+            let value = match value.strip_prefix('"') {
+                Some(quoted) => quoted.split('"').next()?,
+                None => value.split([';', ' ', '\t']).next()?,
+            };
+            let value = if extended && piece == 0 { value.splitn(3, '\'').last()? } else { value };
+            let raw: Vec<u8> = value.chars().filter(|c| *c != '\\').map(|c| c as u8).collect();
+            match extended {
+                true => bytes.extend(percent_encoding::percent_decode(&raw)),
+                false => bytes.extend(raw),
+            }
+            piece += 1;
+        }
+        let text = String::from_utf8(bytes);
+        let text = text.unwrap_or_else(|e| encoding_rs::WINDOWS_1252.decode(e.as_bytes()).0.into_owned());
+        (!text.is_empty()).then_some(text)
+    }
+
     fn decoded(&self, part: &mail_parser::MessagePart<'_>) -> Bytes {
         let start = (part.raw_body_offset() as usize).min(self.raw.len());
         let end = (part.raw_end_offset() as usize).clamp(start, self.raw.len());
