@@ -7,7 +7,7 @@
 #   clippy    no warnings, in all targets with all features
 #   doc       the documentation has no broken links
 #   features  every feature builds alone, and the crate builds with none
-#   examples  the demo imports every mail once, and nothing the second time
+#   examples  the demo imports every mail once, and nothing the second time; a swap half-way gives equal results
 #   deny      licences and advisories; needs `cargo install cargo-deny`, and is not part of `all`
 #   all       what must pass before a change is taken: test fmt clippy doc features examples
 set -eu
@@ -72,6 +72,7 @@ examples() {
     echo "$again" | grep -q '"imported":0' || { echo 'the second run imported something' >&2; return 1; }
     cargo run --example folders -- --config target/mail-account-demo/mail.toml --account demo
     cargo run --example failures -- --config target/mail-account-demo/mail.toml --job demo
+    cargo run --example swap_demo --features testing
 }
 
 deny() {

@@ -1,5 +1,7 @@
 //! The demo mailbox: a Maildir in the target folder, filled once with the mails of `examples/data`.
 
+#![allow(dead_code, reason = "each example uses a part of it")]
+
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -43,7 +45,7 @@ pub(crate) async fn prepare() -> Result<(MailApp, PathBuf)> {
 
 /// Puts the mails into a mailbox that is not there yet. One that is there is left alone: what was imported from it has
 /// moved. It is filled under another name first, so that a run that was interrupted leaves no half of it.
-async fn fill(mails: &Path, mailbox: &Path) -> Result<()> {
+pub(crate) async fn fill(mails: &Path, mailbox: &Path) -> Result<()> {
     if mailbox.exists() {
         return Ok(());
     }

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     Error, ErrorKind, Result,
-    auth::{Audience, Auth, Registration, is_guid},
-    net::{self, http::Answer, page::Page},
+    auth::{Audience, Auth, Registration, SignInSettings, is_guid},
+    net::{http::Answer, page::Page},
     provider::Opening,
 };
 
@@ -106,7 +106,8 @@ impl GraphDirectory {
     /// [`ErrorKind::InvalidConfig`] naming the key and the remedy.
     pub fn open(app: &Registration, opening: Opening) -> Result<Self> {
         app.check(&opening.places, Auth::App, false)?;
-        let tokens = net::app_tokens(&opening.context, app, &Audience::Graph, &opening.places)?;
+        let settings = SignInSettings::new(app.clone(), opening.places.clone(), Auth::App, Audience::Graph, "");
+        let tokens = opening.tokens_for(&settings)?;
         let tenant = app.authority(&opening.places)?.tenant;
         let client = account::client(app, &opening, &tenant, &tenant, tokens)?;
         Ok(Self::new(client, opening.account))

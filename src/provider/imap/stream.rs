@@ -21,8 +21,8 @@ use super::failure::{Failure, Outcome};
 use crate::{Error, ErrorKind};
 
 /// What a session talks through: a socket, TLS on one, or a test's pipe.
-pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Sync + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Sync + Unpin> Io for T {}
 
 pub(crate) type Stream = Box<dyn Io>;
 

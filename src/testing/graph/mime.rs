@@ -429,7 +429,8 @@ impl Walk<'_> {
         let end = (part.raw_body_offset() as usize).min(self.raw.len());
         let head = self.raw.get(part.raw_header_offset() as usize..end)?;
         // One byte a character, so that nothing is lost before the charset is known.
-        let head: String = head.iter().map(|byte| char::from(*byte)).filter(|c| !matches!(c, '\r' | '\n')).collect();
+        let head: String =
+            head.iter().map(|byte| if byte.is_ascii_whitespace() { ' ' } else { char::from(*byte) }).collect();
         let lower = head.to_ascii_lowercase();
         let (mut bytes, mut piece) = (Vec::new(), 0);
         loop {
@@ -444,7 +445,7 @@ impl Walk<'_> {
             let value = head[at..].trim_start();
             let value = match value.strip_prefix('"') {
                 Some(quoted) => quoted.split('"').next()?,
-                None => value.split([';', ' ', '\t']).next()?,
+                None => value.split([';', ' ']).next()?,
             };
             let value = if extended && piece == 0 { value.splitn(3, '\'').last()? } else { value };
             let raw: Vec<u8> = value.chars().filter(|c| *c != '\\').map(|c| c as u8).collect();
