@@ -287,8 +287,11 @@ first_valid_uid = 1
 first_valid_gid = 0
 maildir_stat_dirs = yes
 mail_max_userip_connections = {max}
+# One login process for all, and processes that serve one session after another: tests open hundreds.
 service imap-login {{
   chroot =
+  service_count = 0
+  process_min_avail = 1
   inet_listener imap {{
     port = {port}
   }}
@@ -296,6 +299,9 @@ service imap-login {{
     port = {tls_port}
     ssl = yes
   }}
+}}
+service imap {{
+  service_count = 1000
 }}
 service anvil {{
   chroot =
