@@ -13,8 +13,8 @@ use std::{
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use mail_account::{
-    AttachmentId, AttachmentKind, Content, Context, Delivery, ErrorKind, FolderId, FolderSpec, ImportJob, Importer,
-    MailAccount, Message, MessageId, MoveOutcome, Outcome, Patience, Query, Role, Secret, SecretSource, Status,
+    AttachmentId, AttachmentKind, Context, Delivery, ErrorKind, FolderId, FolderSpec, Importer, MailAccount, Message,
+    MessageId, MoveOutcome, Outcome, Patience, Query, Role, Secret, SecretSource, Status,
     auth::Auth,
     handler_fn,
     provider::graph::{GraphAccount, GraphConfig},

@@ -81,7 +81,8 @@ async fn what_a_bad_mailbox_answers_is_told_with_its_cause() {
         "Access to OData is disabled: [RAOP] : Blocked by tenant configured AppOnly AccessPolicy settings.";
     const DENIED: &str = "Access is denied. Check credentials and try again.";
     const LOST: &str = "The specified object was not found in the store.";
-    let rows: &[(u16, &str, &str, &[Call], ErrorKind, &[&str])] = &[
+    type Row = (u16, &'static str, &'static str, &'static [Call], ErrorKind, &'static [&'static str]);
+    let rows: &[Row] = &[
         (
             404,
             "ErrorInvalidUser",
@@ -223,7 +224,7 @@ async fn a_message_that_is_gone_is_no_error_of_a_move() {
         for route in [Route::Move, Route::GetMessage] {
             tenant.fake.fault(Fault::error(status, code, "x").on(route));
         }
-        let moved = account.move_to_processed(&[id.clone()], &target.id).await.remove(0);
+        let moved = account.move_to_processed(std::slice::from_ref(&id), &target.id).await.remove(0);
         assert_eq!(moved.unwrap(), MoveOutcome::Gone, "{code}");
         assert_eq!(account.fetch_message(&id).await.unwrap_err().kind(), ErrorKind::NotFound);
     }

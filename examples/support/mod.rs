@@ -78,11 +78,6 @@ pub(crate) fn cell(text: &str) -> String {
     clean
 }
 
-/// What a service said, on one line and without escape sequences for the terminal.
-pub(crate) fn line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
 /// A number of bytes for people.
 pub(crate) fn bytes(n: u64) -> String {
     match n {

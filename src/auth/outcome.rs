@@ -158,7 +158,7 @@ impl SignInOutcome {
             (Language::Dutch, "nl", "U kunt deze pagina sluiten."),
         ] {
             let text = escape(&self.message(language));
-            let _ = write!(body, "<p lang=\"{code}\">{text}<br>{close}</p>\n");
+            let _ = writeln!(body, "<p lang=\"{code}\">{text}<br>{close}</p>");
         }
         format!(
             "<!DOCTYPE html>\n<html lang=\"en\">\n<head><meta charset=\"utf-8\"><meta name=\"referrer\" content=\"no-referrer\"><title>{title}</title>\n\

@@ -193,13 +193,13 @@ async fn a_full_folder_and_one_that_cannot_be_changed_are_told_as_such() {
 
 #[tokio::test]
 async fn a_copy_of_a_try_before_is_not_copied_again() {
-    let copies = |hook: Box<dyn FnMut(&str) -> Option<Act> + Send>| async {
+    async fn copies(hook: impl FnMut(&str) -> Option<Act> + Send + 'static) -> Server {
         let server = server_with(2, hook).await;
         server.state().capability = "IMAP4rev1 SASL-IR AUTH=PLAIN UIDPLUS LITERAL+".into();
         server
-    };
+    }
     // The process dies between COPY and STORE: another account object goes on.
-    let server = copies(Box::new(once("UID STORE", Act::SayAndHang(String::new())))).await;
+    let server = copies(once("UID STORE", Act::SayAndHang(String::new()))).await;
     let account = server.account(1);
     let dying = tokio::time::timeout(Duration::from_millis(300), move_one(&account, 1)).await;
     assert!(dying.is_err(), "it was dropped in the middle");
@@ -210,7 +210,7 @@ async fn a_copy_of_a_try_before_is_not_copied_again() {
     assert_eq!(server.state().log.iter().filter(|line| line.starts_with("UID COPY")).count(), 1);
     // COPYUID missing and malformed: the copy is looked for before the original is touched.
     for said in ["{tag} OK done\r\n", "{tag} OK [COPYUID 7 1:* 5] done\r\n", "{tag} OK [COPYUID 0 1 5] done\r\n"] {
-        let server = copies(Box::new(always("UID COPY", Act::Say(said.into())))).await;
+        let server = copies(always("UID COPY", Act::Say(said.into()))).await;
         let result = soon(move_one(&server.account(1), 1)).await;
         if said.contains("COPYUID 0") {
             continue;

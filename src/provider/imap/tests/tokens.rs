@@ -6,12 +6,9 @@ use async_trait::async_trait;
 
 use super::*;
 use crate::{
-    Context, Error, Secret,
+    Context, Error, Patience, Secret,
     auth::TokenProvider,
-    provider::{
-        Opening,
-        imap::{ImapConfig, session::Timeouts},
-    },
+    provider::{Opening, imap::ImapConfig},
 };
 
 /// Gives what the test says.
@@ -42,7 +39,7 @@ async fn a_session_ends_when_its_token_is_replaced_and_not_while_there_is_no_new
     .unwrap();
     let tokens = Arc::new(Told(Mutex::new(Ok("first"))));
     let opening = Opening::new("a").with_context(Context::default());
-    let account = config.account_with(opening, Some(tokens.clone()), Timeouts::default(), 1).unwrap();
+    let account = config.account_with(opening, Some(tokens.clone()), Patience::default().into(), 1).unwrap();
     let sign_ins = || server.state().log.iter().filter(|line| line.starts_with("AUTHENTICATE XOAUTH2")).count();
 
     for (next, expected) in [(Ok("first"), 1), (Err(ErrorKind::Unavailable), 1), (Ok("second"), 2), (Ok("second"), 2)] {
