@@ -193,7 +193,7 @@ impl Shared {
         self.check_pause()?;
         while let Some(mut session) = self.take_idle(folder) {
             session.set_limit(Some(until));
-            if tokio::time::timeout_at(until, self.is_outdated(&session)).await.unwrap_or(false) {
+            if tokio::time::timeout_at(until, self.is_outdated(session.token.as_ref())).await.unwrap_or(false) {
                 session.logout().await;
             } else if session.still_good(ASK_AFTER).await {
                 return Ok(session);
@@ -271,8 +271,8 @@ impl Shared {
 
     /// Whether the token that a session was signed in with has been replaced since, because it is about to expire: a
     /// server may end the session with it, in the middle of a message. IMAP knows no second sign-in on a connection.
-    async fn is_outdated(&self, session: &Session) -> bool {
-        let (Credentials::Tokens(tokens), Some(shown)) = (&self.settings.credentials, &session.token) else {
+    async fn is_outdated(&self, shown: Option<&Secret>) -> bool {
+        let (Credentials::Tokens(tokens), Some(shown)) = (&self.settings.credentials, shown) else {
             return false;
         };
         // While there is no new one, the session may do as long as it lives.
