@@ -386,10 +386,13 @@ async fn a_write_lost_in_a_crash_costs_one_generation_and_not_the_account() {
 
 #[tokio::test]
 async fn a_sign_in_that_would_not_last_is_told_at_once() {
-    let mut site = Site::with(|app| app.secret(SECRET).redirect_uri(WEB).withholding("offline_access")).await;
-    site.registration = format!("client_secret = \"{SECRET}\"\nredirect_uri = \"{WEB}\"\n");
+    let site = web().await;
     let host = site.host();
-    let outcome = sign_in(&host, &site, "invoices", &site.user).await;
+    let link = host.begin_sign_in("invoices", None).await.unwrap().link;
+    let without = link.as_str().replace("+offline_access", "");
+    assert_ne!(without, link.as_str());
+    let callback = site.fake.sign_in_as(&without, &site.user).await;
+    let outcome = host.complete_sign_in(&callback).await.unwrap();
     assert!(english(&outcome).contains("`offline_access`"), "{outcome:?}");
     assert!(site.stored(&host, "invoices").await.is_none());
 }

@@ -40,8 +40,14 @@ impl Clock for Moved {
 }
 
 /// Randomness that remembers what it gave, as it stands in links and forms.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Remembered(Mutex<Vec<String>>);
+
+impl std::fmt::Debug for Remembered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Remembered")
+    }
+}
 
 impl Remembered {
     pub(crate) fn given(&self) -> Vec<String> {
