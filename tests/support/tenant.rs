@@ -48,8 +48,14 @@ impl Tenant {
     }
 
     pub(crate) fn open_as(&self, mailbox: &str) -> GraphAccount {
+        self.open_in(&self.context, mailbox)
+    }
+
+    /// With another clock, or connections of another runtime.
+    pub(crate) fn open_in(&self, context: &Context, mailbox: &str) -> GraphAccount {
         let config = GraphConfig::new(self.registration(), Auth::App, mailbox);
-        GraphAccount::open(&config, self.opening()).expect("the configuration is right")
+        let opening = self.opening().with_context(context.clone());
+        GraphAccount::open(&config, opening).expect("the configuration is right")
     }
 
     pub(crate) fn open(&self) -> GraphAccount {
