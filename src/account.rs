@@ -1,6 +1,6 @@
 //! [`MailAccount`]: one mailbox, whoever serves it.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{any::Any, fmt, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -35,7 +35,7 @@ use crate::{AttachmentId, Content, Folder, FolderId, FolderSpec, Message, Messag
 ///
 /// [`ErrorKind::NotFound`]: crate::ErrorKind::NotFound
 #[async_trait]
-pub trait MailAccount: fmt::Debug + Send + Sync + 'static {
+pub trait MailAccount: Any + fmt::Debug + Send + Sync + 'static {
     /// The whole tree: all levels, all pages, with roles; search and hidden folders marked.
     async fn list_folders(&self) -> Result<Vec<Folder>>;
 

@@ -81,6 +81,15 @@ impl Context {
         self
     }
 
+    /// The same with connections and tokens of its own.
+    pub(crate) fn apart(&self) -> Self {
+        Self {
+            #[cfg(feature = "oauth")]
+            shared: crate::net::Shared::default(),
+            ..self.clone()
+        }
+    }
+
     /// How long to wait for services.
     #[must_use]
     pub fn patience(&self) -> Patience {

@@ -420,6 +420,17 @@ static HELP: &[Help] = &[
     row(&[900_382, 900_432], "an app with a secret cannot sign in across clouds. Check `cloud`"),
 ];
 
+/// What a refusal of the sign-in service becomes.
+#[cfg(test)]
+pub(crate) fn refusal_of(error: &str, code: u64) -> Error {
+    let body =
+        serde_json::json!({ "error": error, "error_codes": [code], "error_description": format!("AADSTS{code}: x") });
+    let status = if error == "invalid_client" { 401 } else { 400 };
+    let body = body.to_string().into();
+    let reply = Reply { status, retry_after: None, date: None, content_type: "application/json".into(), body };
+    read(&reply, &[]).err().expect("a refusal")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

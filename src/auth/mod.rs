@@ -7,6 +7,7 @@
 //! | `settings.rs` | how an account signs in: app or person, for what, with which scopes |
 //! | `token.rs` | [`TokenProvider`]: what Graph and IMAP ask for a token |
 //! | `cache.rs` | tokens that are kept: one request at a time, replaced early |
+//! | `claims.rs` | [`Claims`]: what a token says of itself, for help texts |
 //! | `app.rs` | tokens of an app that signs in by itself |
 //! | `delegated.rs` | tokens of a person who signed in once: using and renewing what is stored |
 //! | `endpoint.rs` | an app at its token endpoint; who asks over HTTP is handed in |
@@ -35,6 +36,7 @@ mod cache;
 mod callback;
 #[cfg(all(feature = "oauth", feature = "certificate"))]
 mod certificate;
+mod claims;
 #[cfg(feature = "oauth")]
 mod credential;
 #[cfg(feature = "oauth")]
@@ -61,8 +63,11 @@ pub use authority::{Authority, Cloud};
 pub(crate) use authority::{is_guid, is_loopback, override_url};
 #[cfg(feature = "oauth")]
 pub use callback::{Answer, Callback};
+pub use claims::Claims;
 #[cfg(feature = "oauth")]
 pub use device::DeviceCode;
+#[cfg(all(test, feature = "oauth"))]
+pub(crate) use entra::refusal_of;
 #[cfg(feature = "oauth")]
 pub use hand_over::HandOver;
 #[cfg(feature = "oauth")]

@@ -8,6 +8,7 @@ use std::{
 use toml::{Table, Value as Toml};
 
 use super::{
+    SignIn,
     file::{Document, join, suggest},
     kinds::{APP, PROVIDER, REGISTRATION},
     registry::{Registry, Settings},
@@ -33,6 +34,8 @@ pub(super) struct Account {
     /// What the mailbox is probably called, where the settings cannot be read: its rows in the ledger still have an
     /// owner then.
     guess: Option<String>,
+    pub(super) host: Option<String>,
+    pub(super) sign_in: Option<SignIn>,
     places: Places,
     settings: Result<Arc<dyn Settings>, Problem>,
 }
@@ -206,6 +209,13 @@ fn account(
     let text = |key: &str| table.get(key).and_then(Toml::as_str).filter(|name| is_address(name)).map(str::to_owned);
     let guess = address.clone().or_else(|| text("mailbox")).or_else(|| text("username"));
 
+    let host = table.get("host").and_then(Toml::as_str).map(|host| host.trim().to_owned());
+    let sign_in = match (table.contains_key("password"), table.contains_key("oauth") || table.contains_key("auth")) {
+        (true, false) => Some(SignIn::Password),
+        (false, true) => Some(SignIn::Token),
+        _ => None,
+    };
+
     let mut places = Places::new(&name);
     let laid = lay(document, registrations, place, "", &mut table, fields, &mut places);
     let settings = match wrong.or(laid) {
@@ -214,7 +224,7 @@ fn account(
         None => (entry.parse)(table)
             .map_err(|e| Problem(document.sentence(place, &format!("cannot be used: {}", e.message())))),
     };
-    Ok(Account { name, provider, enabled, address, guess, places, settings })
+    Ok(Account { name, provider, enabled, address, guess, host, sign_in, places, settings })
 }
 
 /// Lays the keys of an app registration and those of the account together, and puts them into `app`.

@@ -63,7 +63,7 @@ pub use sign_in::{HandOverHere, IdleRefresh};
 pub use state::StateConfig;
 
 use crate::{
-    Context, Error, ErrorKind, ImportJob, Importer, Ledger, MailAccount, MailboxInfo, Result,
+    Context, Error, ErrorKind, ImportJob, Importer, Ledger, MailAccount, MailboxInfo, Patience, Result,
     import::JobAccount,
     setting::{Field, Kind},
     store::TokenStore,
@@ -107,6 +107,8 @@ pub struct MailApp {
     accounts: Accounts,
     jobs: Vec<Job>,
     opened: Opened,
+    /// Accounts that were given instead of being opened.
+    given: Vec<String>,
     stores: Stores,
     /// What accounts are opened with: one for all, so that they share their sign-ins' tokens.
     lazy_tokens: Arc<dyn TokenStore>,
@@ -136,6 +138,20 @@ pub struct AccountInfo {
     pub mailbox: Option<MailboxInfo>,
     /// What is wrong with it, as far as the file tells.
     pub problem: Option<Error>,
+    /// The server that it names, where its provider is told one.
+    pub host: Option<String>,
+    /// How it signs in, where it does.
+    pub sign_in: Option<SignIn>,
+}
+
+/// How an account signs in, as far as the file tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SignIn {
+    /// With a user name and a password.
+    Password,
+    /// With an access token, given to an app or to a person.
+    Token,
 }
 
 impl Loader {
@@ -207,6 +223,7 @@ impl Loader {
             accounts,
             jobs,
             opened: Opened::default(),
+            given: Vec::new(),
         })
     }
 }
@@ -258,12 +275,13 @@ impl MailApp {
     /// # Errors
     ///
     /// [`ErrorKind::InvalidConfig`] when the file has no such account, or does not enable it.
-    pub fn with_account(self, account: Arc<dyn MailAccount>) -> Result<Self> {
+    pub fn with_account(mut self, account: Arc<dyn MailAccount>) -> Result<Self> {
         let name = account.mailbox().account.clone();
         if !self.find(&name)?.enabled {
             return self.account(&name).map(|_| self);
         }
-        lock(&self.opened).insert(name, account);
+        lock(&self.opened).insert(name.clone(), account);
+        self.given.push(name);
         Ok(self)
     }
 
@@ -277,6 +295,16 @@ impl MailApp {
         open(self.find(name)?, &self.opened, &self.context, &self.lazy_tokens)
     }
 
+    /// The account once more, for a look at it that signs in anew, so that what was granted a minute ago counts, and
+    /// that waits no longer than this.
+    pub(crate) fn opened_apart(&self, name: &str, patience: Patience) -> Result<Arc<dyn MailAccount>> {
+        let account = self.find(name)?;
+        if self.given.contains(&account.name) {
+            return self.account(name);
+        }
+        account.open(self.context.apart().with_patience(patience))
+    }
+
     /// All accounts, in the order of the file.
     pub fn accounts(&self) -> impl Iterator<Item = AccountInfo> {
         self.accounts.iter().map(|account| AccountInfo {
@@ -285,6 +313,8 @@ impl MailApp {
             enabled: account.enabled,
             mailbox: account.mailbox(),
             problem: account.problem(),
+            host: account.host.clone(),
+            sign_in: account.sign_in,
         })
     }
 

@@ -7,12 +7,15 @@
 //! | `client.rs`, `session.rs` or `disk.rs` | one function per remote call |
 //! | `wire.rs` | the service's shapes and their conversion |
 //!
+//! Beside them `insight.rs`: what some accounts can tell of their sign-in, for Test Connection.
+//!
 //! A new provider is a folder here, its line below, one line in the table of `config/registry.rs`, and one line in
 //! `tests/conformance.rs`. Settings are compiled whatever the features are, so that a file is checked the same way in
 //! every build; a feature only decides whether such an account can be opened.
 
 pub mod graph;
 pub mod imap;
+pub(crate) mod insight;
 pub mod maildir;
 pub mod memory;
 

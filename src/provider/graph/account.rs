@@ -8,7 +8,7 @@ use futures::stream::{BoxStream, StreamExt as _};
 use super::{
     GraphConfig, GraphDirectory, NAME, batch,
     client::Client,
-    content,
+    content, directory,
     folders::{self, Folders},
     messages::{self, Departures},
     moves,
@@ -16,12 +16,15 @@ use super::{
 use crate::{
     Access, AttachmentId, Capabilities, Content, Error, Folder, FolderId, FolderSpec, MailAccount, MailboxInfo,
     Message, MessageId, MoveOutcome, Query, Result, Usage,
-    auth::{Registration, TokenProvider},
+    auth::{Claims, Registration, TokenProvider},
     net::{
         Route,
         limit::{LimitKey, Limiter},
     },
-    provider::{Opening, ProviderConfig as _},
+    provider::{
+        Opening, ProviderConfig as _,
+        insight::{Absence, Facts, Insight},
+    },
 };
 
 /// One mailbox in Exchange Online, over Microsoft Graph. Cloning it shares everything.
@@ -39,6 +42,7 @@ pub(super) struct Inner {
     pub(super) client: Arc<Client>,
     pub(super) folders: Folders,
     pub(super) departures: Departures,
+    facts: Facts,
 }
 
 impl GraphAccount {
@@ -61,7 +65,15 @@ impl GraphAccount {
     pub fn open_with(config: &GraphConfig, opening: Opening, tokens: Arc<dyn TokenProvider>) -> Result<Self> {
         let info = config.mailbox(&opening);
         let client = client(&config.app, &opening, config.mailbox.trim(), &info.name, tokens)?;
-        let inner = Inner { info, client, folders: Folders::default(), departures: Departures::default() };
+        let facts = Facts {
+            server: client.host(),
+            tenant: config.app.tenant.as_deref().map(|tenant| tenant.trim().to_owned()),
+            client_id: config.app.client_id.as_deref().map(|id| id.trim().to_owned()),
+            auth: Some(config.auth),
+            shared: config.principal.as_deref().is_some_and(|p| !p.trim().eq_ignore_ascii_case(config.mailbox.trim())),
+            is_microsofts: true,
+        };
+        let inner = Inner { info, client, folders: Folders::default(), departures: Departures::default(), facts };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -157,5 +169,20 @@ impl MailAccount for GraphAccount {
 
     fn usage(&self) -> Usage {
         self.inner.client.usage()
+    }
+}
+
+#[async_trait]
+impl Insight for GraphAccount {
+    fn facts(&self) -> Facts {
+        self.inner.facts.clone()
+    }
+
+    async fn claims(&self) -> Result<Option<Claims>> {
+        self.inner.client.claims().await.map_err(self.named("sign_in"))
+    }
+
+    async fn absence(&self) -> Option<Absence> {
+        directory::absence(&self.inner.client).await
     }
 }

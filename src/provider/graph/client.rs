@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::failure::{About, Refusal, UNKNOWN_USER};
 use crate::{
     Context, Error, ErrorKind, Result, Usage,
-    auth::TokenProvider,
+    auth::{Claims, TokenProvider},
     net::{
         bearer,
         http::{self, Answer, Http},
@@ -195,6 +195,17 @@ impl Client {
 
     pub(super) fn mailbox(&self) -> &str {
         &self.mailbox
+    }
+
+    /// Where Graph is, for texts.
+    pub(super) fn host(&self) -> Option<String> {
+        let host = self.service.host_str()?;
+        Some(self.service.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))
+    }
+
+    /// What the token in use says of itself.
+    pub(super) async fn claims(&self) -> Result<Option<Claims>> {
+        Ok(Claims::of(&self.tokens.token().await?))
     }
 
     pub(super) fn usage(&self) -> Usage {

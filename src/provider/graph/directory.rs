@@ -6,6 +6,7 @@ use futures::{
     StreamExt as _, TryStreamExt as _,
     stream::{self, BoxStream},
 };
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 
 use super::{
@@ -19,7 +20,7 @@ use crate::{
     Error, ErrorKind, Result,
     auth::{Audience, Auth, Registration, SignInSettings, is_guid},
     net::{http::Answer, page::Page},
-    provider::Opening,
+    provider::{Opening, insight::Absence},
 };
 
 /// The directory's largest page.
@@ -232,6 +233,46 @@ async fn owners(client: &Client, address: &str, advanced: bool) -> Result<Option
         found.retain(|m| m.address.eq_ignore_ascii_case(address));
     }
     Ok(found.into_iter().next())
+}
+
+/// Why the account's mailbox is not served, by its user's licences ("user resource type": `assignedPlans`,
+/// `onPremisesSyncEnabled`). `None` when the directory may not be read, or does not explain it.
+pub(super) async fn absence(client: &Client) -> Option<Absence> {
+    /// After a licence is assigned, Exchange takes about so long to make the mailbox.
+    const LAG: SignedDuration = SignedDuration::from_mins(30);
+    let select = [("$select", "assignedPlans,onPremisesSyncEnabled")];
+    let to = To::Version(with_query(&client.user_path(""), &select));
+    let user: Licensed = client.json(&Call::get(About::Directory, to)).await.ok()?;
+    let given = |plan: &&Plan| plan.capability_status.0.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("enabled"));
+    let exchange = |plan: &&Plan| plan.service.0.as_deref().is_some_and(|s| s.eq_ignore_ascii_case("exchange"));
+    let mut plans = user.assigned_plans.0.iter().filter(exchange).filter(given).peekable();
+    if plans.peek().is_none() {
+        let synced = user.on_premises_sync_enabled.0 == Some(true);
+        return Some(if synced { Absence::OnPremises } else { Absence::NoLicence });
+    }
+    let now = client.context.now();
+    let since = |plan: &Plan| plan.assigned_date_time.0.as_deref().and_then(|at| at.parse::<Timestamp>().ok());
+    plans.filter_map(since).any(|at| now.duration_since(at) < LAG).then_some(Absence::JustLicensed)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Licensed {
+    #[serde(default)]
+    assigned_plans: Each<Plan>,
+    #[serde(default)]
+    on_premises_sync_enabled: Lenient<bool>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Plan {
+    #[serde(default)]
+    service: Lenient<String>,
+    #[serde(default)]
+    capability_status: Lenient<String>,
+    #[serde(default)]
+    assigned_date_time: Lenient<String>,
 }
 
 fn users(answer: &Answer) -> Result<(Vec<User>, Option<String>)> {

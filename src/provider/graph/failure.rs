@@ -284,6 +284,19 @@ fn claims_of(header: &str) -> Option<String> {
     serde_json::from_str::<Value>(&json).ok().filter(Value::is_object).map(|_| json)
 }
 
+/// What an answer of Graph's about a mailbox, one of its folders or the directory becomes.
+#[cfg(test)]
+pub(crate) fn refusal_of(about: &str, status: u16, body: &str) -> Error {
+    let about = match about {
+        "folder" => About::Folder,
+        "directory" => About::Directory,
+        _ => About::Mailbox,
+    };
+    let body = body.as_bytes();
+    let (request_ids, content_type) = (Vec::new(), "text/html");
+    Refusal { status, retry_after: None, body, request_ids, content_type, challenge: None }.error(about, "a@b.nl")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

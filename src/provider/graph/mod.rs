@@ -42,6 +42,8 @@ use account::Inner;
 pub use config::GraphConfig;
 #[cfg(feature = "graph")]
 pub use directory::{DirectoryMailbox, GraphDirectory};
+#[cfg(all(test, feature = "graph"))]
+pub(crate) use failure::refusal_of;
 
 /// The value of `provider`.
 pub const NAME: &str = "graph";

@@ -10,12 +10,14 @@ use super::{
     handle::{Handle, PartId},
     listing::{self, Listing},
     moves,
-    pool::Shared,
+    pool::{Credentials, Shared},
     whole,
 };
 use crate::{
     Access, AttachmentId, Capabilities, Content, Folder, FolderId, FolderSpec, MailAccount, MailboxInfo, Message,
     MessageId, MoveOutcome, Query, Result, Usage,
+    auth::Claims,
+    provider::insight::{Facts, Insight},
 };
 
 /// A mailbox on an IMAP server. Made by [`ImapConfig::account`](super::ImapConfig::account), or from a configuration.
@@ -104,5 +106,21 @@ impl MailAccount for ImapAccount {
 impl std::fmt::Display for ImapAccount {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{NAME}:{}", self.shared.settings.info.name)
+    }
+}
+
+#[async_trait]
+impl Insight for ImapAccount {
+    fn facts(&self) -> Facts {
+        self.shared.settings.facts.clone()
+    }
+
+    async fn claims(&self) -> Result<Option<Claims>> {
+        match &self.shared.settings.credentials {
+            Credentials::Tokens(tokens) => {
+                Ok(Claims::of(&tokens.token().await.map_err(|e| self.shared.place(e, "sign_in"))?))
+            }
+            Credentials::Password(..) => Ok(None),
+        }
     }
 }

@@ -53,6 +53,15 @@ pub enum Tls {
     None,
 }
 
+/// Whether a server is Exchange Online's or Outlook.com's, in any cloud.
+pub(crate) fn is_exchange_online(host: &str) -> bool {
+    let host = host.to_ascii_lowercase();
+    ["outlook.office365.com", "outlook.office.com", "outlook.com", "imap-mail.outlook.com", "partner.outlook.cn"]
+        .iter()
+        .any(|known| host == *known || host.ends_with(&format!(".{known}")))
+        || host.ends_with(".office365.us")
+}
+
 impl Tls {
     const NAMES: &'static [&'static str] = &["implicit", "starttls", "none"];
 }
@@ -296,6 +305,7 @@ impl ImapConfig {
         };
         let settings = Settings {
             info: self.mailbox(&opening),
+            facts: self.facts(),
             server: super::signin::Server { host: self.host.trim().to_owned(), port: self.port(), tls: self.tls },
             user: self.username.trim().to_owned(),
             credentials,
@@ -304,5 +314,20 @@ impl ImapConfig {
             connections,
         };
         Ok(super::ImapAccount::new(Shared::new(settings, opening.context)))
+    }
+
+    fn facts(&self) -> crate::provider::insight::Facts {
+        let oauth = self.oauth.as_ref();
+        let text = |value: &Option<String>| value.as_deref().map(|value| value.trim().to_owned());
+        crate::provider::insight::Facts {
+            server: Some(format!("{}:{}", self.host.trim(), self.port())),
+            tenant: oauth.and_then(|oauth| text(&oauth.app.tenant)),
+            client_id: oauth.and_then(|oauth| text(&oauth.app.client_id)),
+            auth: oauth.map(|oauth| oauth.auth),
+            shared: oauth
+                .and_then(|oauth| text(&oauth.principal))
+                .is_some_and(|principal| !principal.eq_ignore_ascii_case(self.username.trim())),
+            is_microsofts: oauth.is_some_and(|oauth| oauth.token_url.is_none()),
+        }
     }
 }

@@ -259,3 +259,9 @@ impl fmt::Display for SignIn {
         f.write_str(&self.message)
     }
 }
+
+/// What a server's refusal of a command becomes.
+#[cfg(test)]
+pub(crate) fn refusal_of(command: &'static str, condition: Condition, text: &str) -> Error {
+    Failure::Refused { command, status: Status::parse(condition, text.as_bytes()) }.into()
+}

@@ -57,7 +57,10 @@ pub(crate) mod wire;
 
 #[cfg(feature = "imap")]
 pub use account::ImapAccount;
+pub(crate) use config::is_exchange_online;
 pub use config::{ImapConfig, ImapOAuth, Tls};
+#[cfg(all(test, feature = "imap"))]
+pub(crate) use {failure::refusal_of, signin::refusal as refusal_of_sign_in, wire::status::Condition};
 
 /// The value of `provider`.
 pub const NAME: &str = "imap";

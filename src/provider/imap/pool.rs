@@ -54,6 +54,7 @@ pub(crate) enum Credentials {
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) info: MailboxInfo,
+    pub(crate) facts: crate::provider::insight::Facts,
     pub(crate) server: Server,
     pub(crate) user: String,
     pub(crate) credentials: Credentials,

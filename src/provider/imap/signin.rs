@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::{
-    config::Tls as TlsMode,
+    config::{Tls as TlsMode, is_exchange_online},
     failure::{Failure, Outcome, SignIn, said},
     session::{Event, Session, Timeouts, checked},
     stream::{self, Stream, Tls},
@@ -319,14 +319,6 @@ fn describe_challenge(data: &Bytes) -> String {
     ["status", "scope"].into_iter().filter_map(field).collect::<Vec<_>>().join(", ")
 }
 
-fn is_exchange_online(host: &str) -> bool {
-    let host = host.to_ascii_lowercase();
-    ["outlook.office365.com", "outlook.office.com", "outlook.com", "imap-mail.outlook.com", "partner.outlook.cn"]
-        .iter()
-        .any(|known| host == *known || host.ends_with(&format!(".{known}")))
-        || host.ends_with(".office365.us")
-}
-
 /// What a refused sign-in means: by code first, then by words, else "cannot tell", and says so.
 fn explain(status: &Status, challenge: Option<&str>, server: &Server, proof: &Proof) -> SignIn {
     let text = status.text.to_ascii_lowercase();
@@ -397,6 +389,10 @@ fn explain(status: &Status, challenge: Option<&str>, server: &Server, proof: &Pr
         let text = "sign-in with a password is switched off for this mailbox; use `oauth` for this account".to_owned();
         return make(ErrorKind::Unauthenticated, None, true, text);
     }
+    if says("not enabled for imap") || says("imap access is disabled") || says("imap is disabled") {
+        let text = "IMAP is switched off for this mailbox, the server says".to_owned();
+        return make(ErrorKind::PermissionDenied, None, true, text);
+    }
     if says("blocked") {
         let text = "the account is blocked; its owner must sign in with a browser".to_owned();
         return make(ErrorKind::Unauthenticated, None, true, text);
@@ -428,6 +424,15 @@ fn explain(status: &Status, challenge: Option<&str>, server: &Server, proof: &Pr
         }
     });
     make(ErrorKind::Unauthenticated, None, true, text)
+}
+
+/// What a server's refusal of a sign-in becomes.
+#[cfg(test)]
+pub(crate) fn refusal(text: &str, host: &str, oauth: bool) -> Error {
+    let server = Server { host: host.to_owned(), port: 993, tls: TlsMode::Implicit };
+    let secret = Secret::new("s");
+    let proof = if oauth { Proof::Token(secret) } else { Proof::Password(secret) };
+    Failure::SignIn(explain(&Status::parse(Condition::No, text.as_bytes()), None, &server, &proof)).into()
 }
 
 #[cfg(test)]
@@ -493,6 +498,8 @@ mod tests {
             ("[CONTACTADMIN] x", ErrorKind::PermissionDenied),
             ("[ALERT] Too many simultaneous connections. (Failure)", ErrorKind::Throttled),
             ("[ALERT] Application-specific password required", ErrorKind::Unauthenticated),
+            ("[ALERT] Your account is not enabled for IMAP use.", ErrorKind::PermissionDenied),
+            ("[ALERT] IMAP access is disabled for your domain.", ErrorKind::PermissionDenied),
             ("[WEBALERT https://accounts.example/?x[1]] Web login required.", ErrorKind::Unauthenticated),
             ("[ALERT] Unsupported authentication mechanism.", ErrorKind::InvalidConfig),
             ("[INUSE] x", ErrorKind::Unavailable),

@@ -598,7 +598,21 @@ pub(crate) fn user(user: &User, select: Option<&Vec<String>>) -> Value {
             "accountEnabled" => user.enabled.into(),
             "userType" => user.user_type.clone().into(),
             "mailNickname" => user.upn.split('@').next().unwrap_or_default().into(),
-            "businessPhones" | "assignedPlans" | "assignedLicenses" => json!([]),
+            "assignedPlans" => user
+                .licensed
+                .and_then(|since| jiff::Timestamp::from_second(since).ok())
+                .map(|since| {
+                    json!({
+                        "assignedDateTime": since.to_string(),
+                        "capabilityStatus": "Enabled",
+                        "service": "exchange",
+                        "servicePlanId": "efb87545-963c-4e0d-99df-69c6916d9eb0",
+                    })
+                })
+                .into_iter()
+                .collect(),
+            "onPremisesSyncEnabled" if user.synced => true.into(),
+            "businessPhones" | "assignedLicenses" => json!([]),
             _ => Value::Null,
         };
         out.insert(name.clone(), value);

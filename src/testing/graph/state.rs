@@ -206,6 +206,9 @@ pub(crate) struct User {
     pub(crate) display_name: String,
     pub(crate) purpose: String,
     pub(crate) enabled: bool,
+    /// Since when a plan of Exchange Online is assigned, Unix seconds.
+    pub(crate) licensed: Option<i64>,
+    pub(crate) synced: bool,
     pub(crate) user_type: String,
     pub(crate) state: MailboxState,
     pub(crate) store: Store,

@@ -229,6 +229,8 @@ pub struct MailboxBuilder {
     enabled: bool,
     user_type: String,
     has_mail: bool,
+    licensed: Option<i64>,
+    synced: bool,
     language: Language,
     state: MailboxState,
     pub(super) password: Option<String>,
@@ -256,6 +258,8 @@ impl MailboxBuilder {
             enabled: true,
             user_type: "Member".into(),
             has_mail: true,
+            licensed: None,
+            synced: false,
             language: Language::English,
             state: MailboxState::Ready,
             password: None,
@@ -322,6 +326,20 @@ impl MailboxBuilder {
         self
     }
 
+    /// A plan of Exchange Online is assigned in the directory since then; without this call none is.
+    #[must_use]
+    pub fn licensed_since(mut self, since: jiff::Timestamp) -> Self {
+        self.licensed = Some(since.as_second());
+        self
+    }
+
+    /// The user comes from the company's own directory: `onPremisesSyncEnabled`.
+    #[must_use]
+    pub fn synced(mut self) -> Self {
+        self.synced = true;
+        self
+    }
+
     /// The language of the folders' names.
     #[must_use]
     pub fn language(mut self, language: Language) -> Self {
@@ -370,6 +388,8 @@ impl MailboxBuilder {
             aliases: self.aliases,
             purpose: self.purpose,
             enabled: self.enabled,
+            licensed: self.licensed,
+            synced: self.synced,
             user_type: self.user_type,
             state: self.state,
             store: Store::new(self.language),

@@ -1,0 +1,350 @@
+//! The steps, one after the other.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use futures::StreamExt as _;
+
+use super::{
+    A_STEP, SIGN_IN,
+    causes::{self, Cause, Seen},
+    patience,
+    permissions::{Assessment, Need, Service, least},
+    report::{Evidence, Report, Step, StepId, StepStatus},
+    texts::{Values, listed},
+};
+use crate::{
+    Access, Error, ErrorKind, FolderId, FolderSpec, ImportJob, MailAccount, MailApp, Query, Result, Role,
+    auth::{Auth, Claims},
+    provider::insight::{self, Absence, Facts, Insight},
+};
+
+/// A failed step: what its error means.
+pub(super) fn failed(step: StepId, error: &Error, seen: Option<Seen>, values: &Values<'_>) -> Step {
+    let cause = causes::of(error, step, seen);
+    let evidence = Evidence {
+        text: error.chain().to_string(),
+        code: error.code().map(str::to_owned),
+        request_ids: error.request_ids().to_vec(),
+    };
+    let [english, dutch] = cause.texts(values, &evidence.text);
+    Step { cause: Some(cause), evidence: Some(evidence), ..Step::new(step, StepStatus::Failed, english, dutch) }
+}
+
+async fn within<T>(limit: Duration, asked: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(limit, asked).await.unwrap_or_else(|_| {
+        Err(Error::new(ErrorKind::Timeout, format!("there was no answer within {} s", limit.as_secs())))
+    })
+}
+
+/// The configuration's other accounts, which may show that an app has access by other ways than its token.
+pub(super) struct Peers<'a>(&'a MailApp);
+
+impl<'a> Peers<'a> {
+    pub(super) fn of(app: &'a MailApp) -> Self {
+        Self(app)
+    }
+
+    /// Whether the same app opens another mailbox. Asks a few only, for nothing but their inbox.
+    async fn opens_another(&self, account: &str, facts: &Facts) -> bool {
+        const ASKED: usize = 3;
+        let app = self.0;
+        let names: Vec<_> = app.accounts().filter(|a| a.enabled && a.name != account).map(|a| a.name).collect();
+        let same_app = |other: &Arc<dyn MailAccount>| {
+            let other = insight::insight(&**other).map(Insight::facts).unwrap_or_default();
+            other.client_id.is_some()
+                && (other.client_id, other.tenant) == (facts.client_id.clone(), facts.tenant.clone())
+        };
+        let accounts = names.iter().filter_map(|name| app.opened_apart(name, patience()).ok()).filter(same_app);
+        for other in accounts.take(ASKED) {
+            if within(A_STEP, other.resolve_folder(&FolderSpec::Role(Role::Inbox))).await.is_ok() {
+                return true;
+            }
+        }
+        false
+    }
+}
+
+pub(super) struct Checking<'a> {
+    account: &'a dyn MailAccount,
+    job: Option<&'a ImportJob>,
+    peers: Option<Peers<'a>>,
+    insight: Option<&'a dyn Insight>,
+    facts: Facts,
+    needed: Vec<&'static str>,
+    steps: Vec<Step>,
+    folders: Vec<(StepId, FolderId)>,
+    /// Whether only writing would tell about one of the folders.
+    unsure: bool,
+}
+
+impl<'a> Checking<'a> {
+    pub(super) fn new(account: &'a dyn MailAccount, job: Option<&'a ImportJob>, peers: Option<Peers<'a>>) -> Self {
+        let insight = insight::insight(account);
+        let facts = insight.map(Insight::facts).unwrap_or_default();
+        let mut checking = Self {
+            account,
+            job,
+            peers,
+            insight,
+            facts,
+            needed: Vec::new(),
+            steps: Vec::new(),
+            folders: Vec::new(),
+            unsure: false,
+        };
+        if let Some((service, auth)) = checking.service() {
+            checking.needed = least(service, auth, &Need::of(job));
+        }
+        checking
+    }
+
+    pub(super) async fn run(mut self) -> Report {
+        if self.connect().await {
+            self.job_folders().await;
+            self.permissions().await;
+        }
+        Report { account: self.account.mailbox().account.clone(), steps: self.steps }
+    }
+
+    /// Whose permissions count, where the service is Microsoft's.
+    fn service(&self) -> Option<(Service, Auth)> {
+        let auth = self.facts.auth.filter(|_| self.facts.is_microsofts)?;
+        let service = match self.account.mailbox().provider.as_str() {
+            "imap" => Service::ExchangeImap,
+            _ if self.facts.shared => Service::GraphShared,
+            _ => Service::Graph,
+        };
+        Some((service, auth))
+    }
+
+    fn values<'v>(&'v self, spec: &'v str) -> Values<'v> {
+        let mailbox = self.account.mailbox();
+        Values {
+            account: &mailbox.account,
+            mailbox: &mailbox.name,
+            spec,
+            server: self.facts.server.as_deref(),
+            tenant: self.facts.tenant.as_deref(),
+            client_id: self.facts.client_id.as_deref(),
+            permissions: self.service().map(|(service, auth)| (service.api(), auth, self.needed.clone())),
+        }
+    }
+
+    /// A failed step, after its error has been looked into.
+    async fn failed(&self, step: StepId, error: &Error, spec: &str) -> Step {
+        let seen = match causes::of(error, step, None) {
+            Cause::MailboxNotHosted => self.absence().await,
+            Cause::PermissionLacking => self.why_refused().await,
+            _ => None,
+        };
+        failed(step, error, seen, &self.values(spec))
+    }
+
+    async fn absence(&self) -> Option<Seen> {
+        let insight = self.insight?;
+        Some(match within(A_STEP, async { Ok(insight.absence().await) }).await.ok()?? {
+            Absence::NoLicence => Seen::NoLicence,
+            Absence::JustLicensed => Seen::JustLicensed,
+            Absence::OnPremises => Seen::OnPremises,
+        })
+    }
+
+    async fn claims(&self) -> Option<Claims> {
+        within(A_STEP, self.insight?.claims()).await.ok()?
+    }
+
+    async fn why_refused(&self) -> Option<Seen> {
+        let (service, auth) = self.service()?;
+        let claims = self.claims().await?;
+        let assessment = Assessment::of(&claims, service, auth, &Need::of(self.job));
+        if assessment.shown && !assessment.other_kind {
+            return None;
+        }
+        if auth == Auth::App
+            && let Some(peers) = &self.peers
+            && peers.opens_another(&self.account.mailbox().account, &self.facts).await
+        {
+            return Some(Seen::OtherMailboxOpens);
+        }
+        Some(Seen::NoPermission)
+    }
+
+    /// The first call goes all the way to the mailbox; how far it came is told by its error.
+    async fn connect(&mut self) -> bool {
+        const WAY: [StepId; 4] = [StepId::Settings, StepId::Reach, StepId::SignIn, StepId::Mailbox];
+        let Err(error) = within(SIGN_IN, self.account.list_folders()).await else {
+            self.steps.extend(WAY.map(Step::ok));
+            return true;
+        };
+        let stopped = causes::of(&error, StepId::Mailbox, None).stops_at(&error);
+        for step in StepId::ALL {
+            let step = match step {
+                step if step < stopped => Step::ok(step),
+                step if step == stopped => self.failed(step, &error, "").await,
+                step => Step::after_failure(step),
+            };
+            self.steps.push(step);
+        }
+        false
+    }
+
+    async fn job_folders(&mut self) {
+        let specs = [
+            (StepId::ImportFolder, self.job.map(|job| &job.import_folder)),
+            (StepId::ProcessedFolder, self.job.and_then(|job| job.processed_folder.as_ref())),
+            (StepId::FailedFolder, self.job.and_then(|job| job.failed_folder.as_ref())),
+        ];
+        for (id, spec) in specs {
+            let step = match spec {
+                Some(spec) => self.folder(id, spec).await,
+                None => Step::not_set(id),
+            };
+            self.steps.push(step);
+        }
+        let import = self.folders.iter().find(|(id, _)| *id == StepId::ImportFolder);
+        let targets: Vec<_> = self.folders.iter().filter(|(id, _)| *id != StepId::ImportFolder).collect();
+        let step = match import {
+            _ if targets.is_empty() => Step::not_set(StepId::FoldersDiffer),
+            None => Step::after_failure(StepId::FoldersDiffer),
+            Some((_, import)) => match targets.iter().find(|(_, id)| id == import) {
+                None => Step::ok(StepId::FoldersDiffer),
+                Some((id, _)) => {
+                    let spec = self.job.map(|job| job.import_folder.to_string()).unwrap_or_default();
+                    let text = format!("`{}` is the import folder itself", id.as_str());
+                    failed(
+                        StepId::FoldersDiffer,
+                        &Error::new(ErrorKind::InvalidConfig, text),
+                        None,
+                        &self.values(&spec),
+                    )
+                }
+            },
+        };
+        self.steps.push(step);
+    }
+
+    async fn folder(&mut self, id: StepId, spec: &FolderSpec) -> Step {
+        let job = self.job.expect("a folder comes from a job");
+        let target = id != StepId::ImportFolder;
+        let moves = job.processed_folder.is_some() || job.failed_folder.is_some();
+        let shown = spec.to_string();
+        let looked = within(A_STEP, async {
+            let folder = self.account.resolve_folder(spec).await?;
+            if !folder.selectable || (target && folder.search) {
+                return Err(Error::new(ErrorKind::InvalidConfig, format!("the folder `{shown}` holds no messages")));
+            }
+            let access = self.account.folder_access(&folder.id).await?;
+            if access == Access::ReadOnly && moves {
+                let text = format!("the folder `{shown}` is read-only for this account");
+                return Err(Error::new(ErrorKind::PermissionDenied, text));
+            }
+            Ok((folder.id, access))
+        });
+        match looked.await {
+            Ok((folder, access)) => {
+                self.folders.push((id, folder));
+                if access == Access::Unknown && moves {
+                    self.unsure = true;
+                    return Step::new(
+                        id,
+                        StepStatus::Unproven,
+                        format!("`{shown}` is there; only moving a message would tell whether it can be written to."),
+                        format!(
+                            "`{shown}` is er; alleen het verplaatsen van een bericht toont of erin geschreven mag worden."
+                        ),
+                    );
+                }
+                Step::ok(id)
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound && target && job.create_folders => {
+                self.unsure = true;
+                Step::new(
+                    id,
+                    StepStatus::Unproven,
+                    format!("`{shown}` is not there yet; the first run creates it, if it is allowed to."),
+                    format!("`{shown}` is er nog niet; de eerste ronde maakt de map aan, als dat mag."),
+                )
+            }
+            Err(error) => self.failed(id, &error, &shown).await,
+        }
+    }
+
+    /// Reads a message with its attachments, if there is one. Only the service's refusal is a failure.
+    async fn permissions(&mut self) {
+        let import = self.folders.iter().find(|(id, _)| *id == StepId::ImportFolder).map(|(_, id)| id.clone());
+        let read = within(A_STEP, async {
+            let folder = match import {
+                Some(folder) => folder,
+                None => self.account.resolve_folder(&FolderSpec::Role(Role::Inbox)).await?.id,
+            };
+            let mut messages = self.account.fetch_messages(&folder, Query::default().with_limit(1));
+            messages.next().await.transpose()
+        });
+        let step = match read.await {
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                self.failed(StepId::Permissions, &error, "").await
+            }
+            Err(error) => unproven(
+                format!("No message could be read: {}.", error.chain()),
+                format!("Er kon geen bericht worden gelezen: {}.", error.chain()),
+            ),
+            Ok(read) => self.shown(read.is_some()).await,
+        };
+        self.steps.push(step);
+    }
+
+    /// Nothing was refused: what the reading proves, and what the token adds to it.
+    async fn shown(&self, read: bool) -> Step {
+        let proven = match (read, self.unsure) {
+            (true, false) => Step::ok(StepId::Permissions),
+            (true, true) => unproven(
+                "Reading works; only moving a message would tell whether that is allowed too.",
+                "Lezen werkt; alleen het verplaatsen van een bericht toont of dat ook mag.",
+            ),
+            (false, _) => {
+                unproven("There is no message to try reading on.", "Er is geen bericht om het lezen op te proberen.")
+            }
+        };
+        let Some((service, auth)) = self.service() else { return proven };
+        let Some(claims) = self.claims().await else { return proven };
+        let seen = Assessment::of(&claims, service, auth, &Need::of(self.job));
+        if !seen.shown {
+            // RBAC for Applications: it works, and nothing here says how far.
+            return proven.say(
+                "The token shows no permissions, as is usual where Exchange's RBAC for Applications grants them; how far they reach cannot be seen from here.",
+                "Het token toont geen machtigingen, zoals gebruikelijk is als RBAC voor toepassingen van Exchange ze geeft; hoe ver ze reiken is hier niet te zien.",
+                StepStatus::Unproven,
+            );
+        }
+        if !seen.lacking.is_empty() {
+            let names = listed(&seen.lacking);
+            let mut step = proven.say(
+                &format!("The token does not show {names}; unless a role of Exchange grants it, moving or reading will be refused."),
+                &format!("Het token toont {names} niet; tenzij een rol van Exchange dat toestaat, zal lezen of verplaatsen worden geweigerd."),
+                StepStatus::Unproven,
+            );
+            step.cause = Some(Cause::PermissionLacking);
+            return step;
+        }
+        // All that is needed is there: by the token's word moving is allowed, whatever each folder says.
+        let mut step = if read { Step::ok(StepId::Permissions) } else { proven };
+        if !seen.surplus.is_empty() {
+            let [english, dutch] = Cause::PermissionSurplus.texts(&self.values(""), &listed(&seen.surplus));
+            let status = step.status;
+            step = step.say(&english, &dutch, status);
+            step.cause = Some(Cause::PermissionSurplus);
+        } else if seen.tenant_wide {
+            let status = step.status;
+            step = step.say(
+                "The permission reaches every mailbox of the tenant, unless a policy of Exchange limits it; RBAC for Applications can grant it for single mailboxes instead.",
+                "De machtiging geldt voor elk postvak van de tenant, tenzij een beleid van Exchange haar beperkt; RBAC voor toepassingen kan haar in plaats daarvan voor losse postvakken geven.",
+                status,
+            );
+        }
+        step
+    }
+}
+
+fn unproven(english: impl Into<String>, dutch: impl Into<String>) -> Step {
+    Step::new(StepId::Permissions, StepStatus::Unproven, english, dutch)
+}
