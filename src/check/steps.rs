@@ -13,7 +13,7 @@ use super::{
     texts::{Values, listed},
 };
 use crate::{
-    Access, Error, ErrorKind, FolderId, FolderSpec, ImportJob, MailAccount, MailApp, Query, Result, Role,
+    Access, Error, ErrorKind, Folder, FolderId, FolderSpec, ImportJob, MailAccount, MailApp, Query, Result, Role,
     auth::{Auth, Claims},
     provider::insight::{self, Absence, Facts, Insight},
 };
@@ -26,7 +26,7 @@ pub(super) fn failed(step: StepId, error: &Error, seen: Option<Seen>, values: &V
         code: error.code().map(str::to_owned),
         request_ids: error.request_ids().to_vec(),
     };
-    let [english, dutch] = cause.texts(values, &evidence.text);
+    let [english, dutch] = cause.texts(values, error);
     Step { cause: Some(cause), evidence: Some(evidence), ..Step::new(step, StepStatus::Failed, english, dutch) }
 }
 
@@ -72,6 +72,7 @@ pub(super) struct Checking<'a> {
     facts: Facts,
     needed: Vec<&'static str>,
     steps: Vec<Step>,
+    tree: Vec<Folder>,
     folders: Vec<(StepId, FolderId)>,
     /// Whether only writing would tell about one of the folders.
     unsure: bool,
@@ -89,6 +90,7 @@ impl<'a> Checking<'a> {
             facts,
             needed: Vec::new(),
             steps: Vec::new(),
+            tree: Vec::new(),
             folders: Vec::new(),
             unsure: false,
         };
@@ -123,6 +125,7 @@ impl<'a> Checking<'a> {
             account: &mailbox.account,
             mailbox: &mailbox.name,
             spec,
+            folders: &self.tree,
             server: self.facts.server.as_deref(),
             tenant: self.facts.tenant.as_deref(),
             client_id: self.facts.client_id.as_deref(),
@@ -172,9 +175,13 @@ impl<'a> Checking<'a> {
     /// The first call goes all the way to the mailbox; how far it came is told by its error.
     async fn connect(&mut self) -> bool {
         const WAY: [StepId; 4] = [StepId::Settings, StepId::Reach, StepId::SignIn, StepId::Mailbox];
-        let Err(error) = within(SIGN_IN, self.account.list_folders()).await else {
-            self.steps.extend(WAY.map(Step::ok));
-            return true;
+        let error = match within(SIGN_IN, self.account.list_folders()).await {
+            Ok(tree) => {
+                self.tree = tree;
+                self.steps.extend(WAY.map(Step::ok));
+                return true;
+            }
+            Err(error) => error,
         };
         let stopped = causes::of(&error, StepId::Mailbox, None).stops_at(&error);
         for step in StepId::ALL {
@@ -233,7 +240,7 @@ impl<'a> Checking<'a> {
             if !folder.selectable || (target && folder.search) {
                 return Err(Error::new(ErrorKind::InvalidConfig, format!("the folder `{shown}` holds no messages")));
             }
-            let access = self.account.folder_access(&folder.id).await?;
+            let access = insight::access(self.account, &folder.id, target).await?;
             if access == Access::ReadOnly && moves {
                 let text = format!("the folder `{shown}` is read-only for this account");
                 return Err(Error::new(ErrorKind::PermissionDenied, text));
@@ -256,7 +263,7 @@ impl<'a> Checking<'a> {
                 }
                 Step::ok(id)
             }
-            Err(error) if error.kind() == ErrorKind::NotFound && target && job.create_folders => {
+            Err(error) if error.kind() == ErrorKind::NotFound && target && job.creates(spec) => {
                 self.unsure = true;
                 Step::new(
                     id,
@@ -329,7 +336,8 @@ impl<'a> Checking<'a> {
         // All that is needed is there: by the token's word moving is allowed, whatever each folder says.
         let mut step = if read { Step::ok(StepId::Permissions) } else { proven };
         if !seen.surplus.is_empty() {
-            let [english, dutch] = Cause::PermissionSurplus.texts(&self.values(""), &listed(&seen.surplus));
+            let surplus = Error::new(ErrorKind::Other, listed(&seen.surplus));
+            let [english, dutch] = Cause::PermissionSurplus.texts(&self.values(""), &surplus);
             let status = step.status;
             step = step.say(&english, &dutch, status);
             step.cause = Some(Cause::PermissionSurplus);

@@ -1,7 +1,7 @@
 //! What each cause says to a person: what is wrong, and the exact next step, filled with the account's own values.
 
 use super::Cause;
-use crate::{Language, auth::Auth};
+use crate::{Error, Folder, FolderSpec, Language, auth::Auth, folder::nearest};
 
 /// What the texts are filled with.
 #[derive(Default)]
@@ -10,6 +10,8 @@ pub(super) struct Values<'a> {
     pub(super) mailbox: &'a str,
     /// The folder, as the job names it.
     pub(super) spec: &'a str,
+    /// The mailbox's folders, as far as they are known.
+    pub(super) folders: &'a [Folder],
     /// Where the server is.
     pub(super) server: Option<&'a str>,
     pub(super) tenant: Option<&'a str>,
@@ -20,7 +22,7 @@ pub(super) struct Values<'a> {
 
 impl Values<'_> {
     /// What stands in the place of a name in braces; where the account does not say, words that fit.
-    fn fill(&self, name: &str, error: &str, language: Language) -> String {
+    fn fill(&self, name: &str, error: &Error, language: Language) -> String {
         let dutch = language == Language::Dutch;
         let noun = |english: &str, dutch_noun: &str, value: Option<&str>| {
             let noun = if dutch { dutch_noun } else { english };
@@ -49,9 +51,39 @@ impl Values<'_> {
                 None if dutch => "de rechten die de taak nodig heeft".to_owned(),
                 None => "the rights that the job needs".to_owned(),
             },
-            _ => error.trim_end_matches('.').to_owned(),
+            "near" => {
+                let spec = self.spec.parse::<FolderSpec>().ok();
+                let near = spec.map(|spec| nearest(&spec, self.folders)).unwrap_or_default();
+                match near.is_empty() {
+                    true if dutch => "er is geen map".to_owned(),
+                    true => "there is none".to_owned(),
+                    false => near.join(", "),
+                }
+            }
+            "reason" => {
+                let mut reason: &dyn std::error::Error = error;
+                while let Some(source) = reason.source() {
+                    reason = source;
+                }
+                told(&reason.to_string())
+            }
+            "message" => told(error.message()),
+            _ => {
+                let mut all = error.message().to_owned();
+                let mut next = std::error::Error::source(error);
+                while let Some(source) = next {
+                    all.push_str(&format!(": {source}"));
+                    next = source.source();
+                }
+                told(&all)
+            }
         }
     }
+}
+
+/// What is put into a sentence.
+fn told(text: &str) -> String {
+    text.trim_end_matches('.').to_owned()
 }
 
 /// Names of settings or permissions in a sentence.
@@ -78,8 +110,8 @@ impl Cause {
         if page.is_empty() { None } else { Some(page) }
     }
 
-    /// In English and in Dutch. `error` is the service's own answer.
-    pub(super) fn texts(self, values: &Values<'_>, error: &str) -> [String; 2] {
+    /// In English and in Dutch.
+    pub(super) fn texts(self, values: &Values<'_>, error: &Error) -> [String; 2] {
         let text = self.text();
         let fill = |parts: [&str; 2], see: &str, language| {
             let mut filled = String::new();
@@ -138,55 +170,55 @@ impl Cause {
             Self::DnsFailed => text(
                 "",
                 [
-                    "Account `{account}` cannot be reached: this machine does not know the server's name ({error}).",
-                    "Check the name for typing errors, and whether this machine can look up names.",
+                    "Account `{account}` cannot be reached: this machine does not know the server's name ({message}).",
+                    "Check it for typing errors, and whether this machine can look up names.",
                 ],
                 [
-                    "Account `{account}` is niet te bereiken: deze machine kent de naam van de server niet ({error}).",
-                    "Controleer de naam op typefouten en of deze machine namen kan opzoeken.",
+                    "Account `{account}` is niet te bereiken: deze machine kent de naam van de server niet ({message}).",
+                    "Controleer die op typefouten, en of deze machine namen kan opzoeken.",
                 ],
             ),
             Self::ConnectionRefused => text(
                 "",
                 [
-                    "Account `{account}` cannot be reached: the connection is refused ({error}).",
-                    "Check the server's name and port; if they are right, open the firewall for this machine.",
+                    "Account `{account}` cannot be reached: the connection is refused ({message}).",
+                    "Check its address and port in the configuration; if they are right, open the firewall for this machine.",
                 ],
                 [
-                    "Account `{account}` is niet te bereiken: de verbinding wordt geweigerd ({error}).",
-                    "Controleer naam en poort van de server; als die kloppen, open dan de firewall voor deze machine.",
+                    "Account `{account}` is niet te bereiken: de verbinding wordt geweigerd ({message}).",
+                    "Controleer adres en poort in de configuratie; als die kloppen, open dan de firewall voor deze machine.",
                 ],
             ),
             Self::TlsName => text(
                 "",
                 [
-                    "The certificate that account `{account}` meets is for another name than the server's ({error}).",
+                    "The certificate that account `{account}` meets is for another name than the server's ({reason}).",
                     "Write the name that stands in the certificate into the configuration.",
                 ],
                 [
-                    "Het certificaat dat account `{account}` krijgt, is voor een andere naam dan die van de server ({error}).",
+                    "Het certificaat dat account `{account}` krijgt, is voor een andere naam dan die van de server ({reason}).",
                     "Zet de naam die in het certificaat staat in de configuratie.",
                 ],
             ),
             Self::TlsExpired => text(
                 "",
                 [
-                    "The certificate that account `{account}` meets has expired ({error}).",
+                    "The certificate that account `{account}` meets has expired ({reason}).",
                     "Renew it on the server; if it is valid, correct the clock of this machine.",
                 ],
                 [
-                    "Het certificaat dat account `{account}` krijgt, is verlopen ({error}).",
+                    "Het certificaat dat account `{account}` krijgt, is verlopen ({reason}).",
                     "Vernieuw het op de server; als het nog geldig is, zet dan de klok van deze machine goed.",
                 ],
             ),
             Self::TlsUnknownCa => text(
                 "",
                 [
-                    "The certificate that account `{account}` meets comes from an authority that this machine does not trust ({error}).",
+                    "The certificate that account `{account}` meets comes from an authority that this machine does not trust ({reason}).",
                     "Get the root certificate of the company or proxy as a PEM file and name it in `ca_file`.",
                 ],
                 [
-                    "Het certificaat dat account `{account}` krijgt, komt van een uitgever die deze machine niet vertrouwt ({error}).",
+                    "Het certificaat dat account `{account}` krijgt, komt van een uitgever die deze machine niet vertrouwt ({reason}).",
                     "Vraag het basiscertificaat van het bedrijf of de proxy als PEM-bestand en noem het in `ca_file`.",
                 ],
             ),
@@ -204,11 +236,11 @@ impl Cause {
             Self::Proxy => text(
                 "",
                 [
-                    "Something between this machine and the service of account `{account}` answers in its place: {error}.",
+                    "Something between this machine and the service of account `{account}` answers in its place: {message}.",
                     "Set `proxy`, or let the proxy pass the service's addresses without a sign-in.",
                 ],
                 [
-                    "Iets tussen deze machine en de dienst van account `{account}` antwoordt in de plaats van de dienst: {error}.",
+                    "Iets tussen deze machine en de dienst van account `{account}` antwoordt in de plaats van de dienst: {message}.",
                     "Stel `proxy` in, of laat de proxy de adressen van de dienst door zonder aanmelding.",
                 ],
             ),
@@ -281,22 +313,22 @@ impl Cause {
             Self::CertificateRejected => text(
                 "Add and manage application credentials in Microsoft Entra ID",
                 [
-                    "The certificate or token with which account `{account}` signs in as {app} is not accepted: {error}.",
+                    "The certificate or token with which account `{account}` signs in as {app} is not accepted.",
                     "Upload the certificate to the app registration, or correct the federated credential there; check that the key belongs to it and that this machine's clock is right.",
                 ],
                 [
-                    "Het certificaat of token waarmee account `{account}` zich aanmeldt als {app}, wordt niet geaccepteerd: {error}.",
+                    "Het certificaat of token waarmee account `{account}` zich aanmeldt als {app}, wordt niet geaccepteerd.",
                     "Upload het certificaat in de app-registratie, of verbeter daar de federatieve referentie; controleer of de sleutel erbij hoort en of de klok van deze machine goed staat.",
                 ],
             ),
             Self::RedirectUri => text(
                 "Redirect URI (reply URL) best practices and limitations",
                 [
-                    "The redirect URI of account `{account}` is not registered, or is registered under another platform: {error}.",
+                    "The redirect URI of account `{account}` is not registered, or is registered under another platform.",
                     "Add it to the app registration under Web, character by character.",
                 ],
                 [
-                    "De omleidings-URI van account `{account}` is niet geregistreerd, of onder een ander platform: {error}.",
+                    "De omleidings-URI van account `{account}` is niet geregistreerd, of onder een ander platform.",
                     "Voeg die toe aan de app-registratie onder Web, teken voor teken.",
                 ],
             ),
@@ -308,7 +340,7 @@ impl Cause {
                 ],
                 [
                     "Account `{account}` meldt zich aan als {app}, die in {tenant} is uitgeschakeld.",
-                    "Schakel haar in onder Bedrijfstoepassingen.",
+                    "Schakel die in onder Bedrijfstoepassingen.",
                 ],
             ),
             Self::ConsentMissing => text(
@@ -352,7 +384,7 @@ impl Cause {
                 ],
                 [
                     "De tenant vraagt wie zich voor account `{account}` aanmeldt om een extra bewijs van identiteit.",
-                    "Meld opnieuw aan in een browser; een taak die niet van een persoon mag afhangen gebruikt `auth = \"app\"`.",
+                    "Meld u opnieuw aan in een browser; een taak die niet van een persoon mag afhangen gebruikt `auth = \"app\"`.",
                 ],
             ),
             Self::SignInNeeded => text(
@@ -363,7 +395,7 @@ impl Cause {
                 ],
                 [
                     "De opgeslagen aanmelding van account `{account}` ontbreekt of is niet meer geldig.",
-                    "Meld opnieuw aan voor `{mailbox}`.",
+                    "Meld u opnieuw aan voor `{mailbox}`.",
                 ],
             ),
             Self::WrongIdentity => text(
@@ -374,7 +406,7 @@ impl Cause {
                 ],
                 [
                     "Wie zich voor account `{account}` aanmeldde is niet bekend in de tenant, of niet aan de toepassing toegewezen.",
-                    "Meld aan met het account van `{mailbox}`, of noem in `principal` wie zich aanmeldt; een beheerder moet die persoon misschien toewijzen.",
+                    "Meld u aan met het account van `{mailbox}`, of noem in `principal` wie zich aanmeldt; een beheerder moet die persoon misschien toewijzen.",
                 ],
             ),
             Self::PasswordWrong => text(
@@ -435,12 +467,12 @@ impl Cause {
             Self::SignInRefused => text(
                 "",
                 [
-                    "The sign-in of account `{account}` was refused, and the service does not say why: {error}.",
-                    "Check user name and credentials, whether IMAP is switched on for the mailbox, and whether the user is locked.",
+                    "The sign-in of account `{account}` was refused, and {server} does not say why.",
+                    "Check user name and credentials, whether signing in with a password and IMAP are switched on for `{mailbox}`, and whether the user is locked.",
                 ],
                 [
-                    "De aanmelding van account `{account}` is geweigerd, en de dienst zegt niet waarom: {error}.",
-                    "Controleer gebruikersnaam en inloggegevens, of IMAP aanstaat voor het postvak, en of de gebruiker vergrendeld is.",
+                    "De aanmelding van account `{account}` is geweigerd, en {server} zegt niet waarom.",
+                    "Controleer gebruikersnaam en inloggegevens, of aanmelden met een wachtwoord en IMAP aanstaan voor `{mailbox}`, en of de gebruiker vergrendeld is.",
                 ],
             ),
             Self::ImapDisabled => text(
@@ -491,11 +523,11 @@ impl Cause {
                 "",
                 [
                     "`{mailbox}` has no mailbox in Exchange Online: no licence, deleted, or still on the company's own server.",
-                    "Check the licence and where the mailbox is; after assigning a licence, wait 15 minutes. With the permission `User.Read.All` this check can tell which it is.",
+                    "Check the licence and where the mailbox is; after assigning a licence, wait 15 minutes. With the permission `User.Read.All` this check can often tell which it is.",
                 ],
                 [
                     "`{mailbox}` heeft geen postvak in Exchange Online: geen licentie, verwijderd, of nog op de eigen server.",
-                    "Controleer de licentie en waar het postvak staat; wacht een kwartier na het toekennen van een licentie. Met de machtiging `User.Read.All` kan deze controle zeggen welke het is.",
+                    "Controleer de licentie en waar het postvak staat; wacht een kwartier na het toekennen van een licentie. Met de machtiging `User.Read.All` kan deze controle vaak zeggen welke het is.",
                 ],
             ),
             Self::NoLicence => text(
@@ -523,11 +555,11 @@ impl Cause {
             Self::OnPremises => text(
                 "",
                 [
-                    "`{mailbox}` belongs to the company's own directory and has no licence for Exchange Online: its mailbox is on the company's own server.",
+                    "`{mailbox}` belongs to the company's own directory and has no licence for Exchange Online: its mailbox is most likely still on the company's own server.",
                     "Move the mailbox to Exchange Online, or read it there with an account of provider `imap`.",
                 ],
                 [
-                    "`{mailbox}` hoort bij de eigen adreslijst van het bedrijf en heeft geen licentie voor Exchange Online: het postvak staat op de eigen server.",
+                    "`{mailbox}` hoort bij de eigen adreslijst van het bedrijf en heeft geen licentie voor Exchange Online: het postvak staat waarschijnlijk nog op de eigen server.",
                     "Verplaats het postvak naar Exchange Online, of lees het daar met een account van provider `imap`.",
                 ],
             ),
@@ -600,11 +632,11 @@ impl Cause {
             Self::FolderMissing => text(
                 "",
                 [
-                    "The folder `{folder}` is not in `{mailbox}`: {error}.",
+                    "There is no folder `{folder}` in `{mailbox}`; the nearest: {near}.",
                     "Correct the name in the job, or create the folder.",
                 ],
                 [
-                    "De map `{folder}` staat niet in `{mailbox}`: {error}.",
+                    "Er is geen map `{folder}` in `{mailbox}`; het dichtst daarbij: {near}.",
                     "Verbeter de naam in de taak, of maak de map aan.",
                 ],
             ),
@@ -637,7 +669,7 @@ impl Cause {
                     "Name another folder in `processed_folder` or `failed_folder`.",
                 ],
                 [
-                    "Mail zou worden verplaatst naar de map `{folder}` waaruit zij wordt gelezen.",
+                    "Mail zou worden verplaatst naar de map `{folder}` waaruit ook wordt gelezen.",
                     "Noem een andere map in `processed_folder` of `failed_folder`.",
                 ],
             ),
@@ -655,22 +687,22 @@ impl Cause {
             Self::Throttled => text(
                 "",
                 [
-                    "The service asks account `{account}` for a pause: {error}.",
+                    "The service asks account `{account}` for a pause.",
                     "Wait some minutes; if it goes on, fewer programs should read the mailbox at once.",
                 ],
                 [
-                    "De dienst vraagt account `{account}` om een pauze: {error}.",
+                    "De dienst vraagt account `{account}` om een pauze.",
                     "Wacht enkele minuten; als het aanhoudt, laat dan minder programma's tegelijk het postvak lezen.",
                 ],
             ),
             Self::ServiceDown => text(
                 "",
                 [
-                    "The service of account `{account}` cannot be reached or is failing: {error}.",
+                    "The service of account `{account}` cannot be reached or is failing: {message}.",
                     "Try again later; if it goes on, look at the service's health page.",
                 ],
                 [
-                    "De dienst van account `{account}` is niet bereikbaar of heeft een storing: {error}.",
+                    "De dienst van account `{account}` is niet bereikbaar of heeft een storing: {message}.",
                     "Probeer het later opnieuw; als het aanhoudt, bekijk dan de statuspagina van de dienst.",
                 ],
             ),
@@ -689,11 +721,11 @@ impl Cause {
                 "",
                 [
                     "The service of account `{account}` gave an answer that is not known here: {error}.",
-                    "Pass the evidence on to the vendor's support.",
+                    "Pass the technical details (`evidence`) on to the vendor's support.",
                 ],
                 [
                     "De dienst van account `{account}` gaf een antwoord dat hier niet bekend is: {error}.",
-                    "Geef het bewijs door aan de ondersteuning van de leverancier.",
+                    "Geef de technische gegevens (`evidence`) door aan de ondersteuning van de leverancier.",
                 ],
             ),
         }
@@ -705,6 +737,7 @@ mod tests {
     use std::{fs, path::Path};
 
     use super::*;
+    use crate::ErrorKind;
 
     /// A file of the sources that follows from the code. `RENEW=1 cargo test --lib check::texts` writes it anew.
     fn holds(file: &str, text: &str) {
@@ -774,6 +807,7 @@ uit de documentatie van de dienst, om op te zoeken.
             account: "invoices",
             mailbox: "facturen@contoso.nl",
             spec: "Inbox/Processed",
+            folders: &[],
             server: Some("outlook.office365.com:993"),
             tenant: Some("contoso.nl"),
             client_id: Some("1111"),
@@ -785,10 +819,11 @@ uit de documentatie van de dienst, om op te zoeken.
             spec: "Inbox/Processed",
             ..Values::default()
         };
+        let error = Error::new(ErrorKind::Other, "the service's answer {mailbox}.");
         let (mut all, mut less) = (String::new(), String::new());
         for cause in Cause::ALL {
-            let full = cause.texts(&values, "the service's answer {mailbox}.");
-            let bare = cause.texts(&bare, "the service's answer {mailbox}.");
+            let full = cause.texts(&values, &error);
+            let bare = cause.texts(&bare, &error);
             for text in full.iter().chain(&bare) {
                 let filled = text.replace("the service's answer {mailbox}", "");
                 assert!(!filled.contains(['{', '}']) && !filled.contains("``"), "{text}");

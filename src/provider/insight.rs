@@ -1,4 +1,4 @@
-//! What an account knows beyond [`MailAccount`]: for Test Connection only, so that the trait stays small.
+//! What an account knows beyond [`MailAccount`]: for Test Connection and rehearsals, so that the trait stays small.
 
 #[cfg(any(feature = "graph", feature = "imap"))]
 use std::any::Any;
@@ -10,7 +10,7 @@ use super::graph::GraphAccount;
 #[cfg(feature = "imap")]
 use super::imap::ImapAccount;
 use crate::{
-    MailAccount, Result,
+    Access, FolderId, MailAccount, Result,
     auth::{Auth, Claims},
 };
 
@@ -26,6 +26,14 @@ pub(crate) trait Insight: Send + Sync {
     ///
     /// As the sign-in itself.
     async fn claims(&self) -> Result<Option<Claims>>;
+
+    /// As [`MailAccount::folder_access`], without opening the folder for writing. `target`: for what is moved into it,
+    /// else for what is moved out.
+    ///
+    /// # Errors
+    ///
+    /// As [`MailAccount::folder_access`].
+    async fn access(&self, folder: &FolderId, target: bool) -> Result<Access>;
 
     /// Why the mailbox is not served, where the directory tells.
     async fn absence(&self) -> Option<Absence> {
@@ -74,4 +82,16 @@ pub(crate) fn insight(account: &dyn MailAccount) -> Option<&dyn Insight> {
     }
     let _ = account;
     None
+}
+
+/// Whether a folder can be written to, as far as can be told without a trace.
+///
+/// # Errors
+///
+/// As [`MailAccount::folder_access`].
+pub(crate) async fn access(account: &dyn MailAccount, folder: &FolderId, target: bool) -> Result<Access> {
+    match insight(account) {
+        Some(insight) => insight.access(folder, target).await,
+        None => account.folder_access(folder).await,
+    }
 }

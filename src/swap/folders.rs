@@ -1,7 +1,7 @@
 //! The job's folders in one account, as far as can be told without writing.
 
 use super::report::{Difference, DifferenceKind, FolderSeen, Severity, Side, Unproven, UnprovenKind};
-use crate::{Access, ErrorKind, FolderId, FolderSpec, ImportJob, MailAccount, Result};
+use crate::{Access, ErrorKind, FolderId, FolderSpec, ImportJob, MailAccount, Result, provider::insight};
 
 /// The folders whose messages are compared, and what is wrong with any.
 #[derive(Default)]
@@ -41,7 +41,7 @@ pub(super) async fn folders(account: &dyn MailAccount, job: &ImportJob, side: &m
             found.blocked(DifferenceKind::FolderUnusable, account, key, spec, "is not a folder that holds messages");
             continue;
         }
-        let access = account.folder_access(&folder.id).await?;
+        let access = insight::access(account, &folder.id, target).await?;
         match access {
             Access::ReadOnly if written => {
                 found.blocked(

@@ -213,6 +213,9 @@ static CORPUS: &[(Cause, StepId, Option<Seen>, Answer)] = &[
     (Cause::FolderNoMail, ImportFolder, None, Own(ErrorKind::InvalidConfig, "the folder `x` holds no messages")),
     (Cause::FolderSame, FoldersDiffer, None, Own(ErrorKind::InvalidConfig, "`processed_folder` is the import folder itself")),
     (Cause::MailboxUnknown, Mailbox, None, Own(ErrorKind::MailboxGone, "the Maildir is gone")),
+    (Cause::MailboxUnknown, Mailbox, None, Own(ErrorKind::NotFound, "there is no Maildir at `/srv/mail`; correct `path`, or make one with `mkdir -p /srv/mail/{cur,new,tmp}`")),
+    (Cause::TlsUnknownCa, Mailbox, None, Own(ErrorKind::InvalidConfig, "the certificate of x is not trusted: invalid peer certificate: BadSignature")),
+    (Cause::TlsUnknownCa, Mailbox, None, Own(ErrorKind::InvalidConfig, "the certificate of x is not trusted: invalid peer certificate: Other(OtherError(CaUsedAsEndEntity))")),
     (Cause::SignInNeeded, Mailbox, None, Own(ErrorKind::SignInNeeded, "nobody has signed in yet")),
     (Cause::NoAnswer, Mailbox, None, Own(ErrorKind::Timeout, "there was no answer within 40 s")),
 ];

@@ -182,6 +182,10 @@ impl Insight for GraphAccount {
         self.inner.client.claims().await.map_err(self.named("sign_in"))
     }
 
+    async fn access(&self, folder: &FolderId, _: bool) -> Result<Access> {
+        self.folder_access(folder).await
+    }
+
     async fn absence(&self) -> Option<Absence> {
         directory::absence(&self.inner.client).await
     }

@@ -268,8 +268,12 @@ pub(super) async fn tree(client: &Client) -> Result<Vec<Folder>> {
 
 /// The ids of the folders that have a role, in one round trip. One that the mailbox never made is left out.
 async fn roles(client: &Client) -> Result<HashMap<String, Role>> {
-    let paths = WELL_KNOWN.map(|(_, name)| with_query(&format!("/mailFolders/{name}"), &[("$select", "id")]));
-    let parts = paths.into_iter().map(|path| batch::Part::get(About::Folder, path)).collect();
+    let part = |(role, name)| {
+        // Every mailbox has an inbox: one that is not found belongs to somebody who does not share it.
+        let about = if role == Role::Inbox { About::Mailbox } else { About::Folder };
+        batch::Part::get(about, with_query(&format!("/mailFolders/{name}"), &[("$select", "id")]))
+    };
+    let parts = WELL_KNOWN.map(part).into();
     let answers = batch::all(client, parts).await?;
     let mut roles = HashMap::new();
     for ((role, _), answer) in WELL_KNOWN.into_iter().zip(answers) {

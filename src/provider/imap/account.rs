@@ -123,4 +123,8 @@ impl Insight for ImapAccount {
             Credentials::Password(..) => Ok(None),
         }
     }
+
+    async fn access(&self, folder: &FolderId, target: bool) -> Result<Access> {
+        folders::rights(&self.shared, folder, target).await.map_err(|e| self.shared.place(e, "folder_access"))
+    }
 }

@@ -342,6 +342,48 @@ pub(crate) async fn access(shared: &std::sync::Arc<Shared>, id: &FolderId) -> Re
     }
 }
 
+/// As [`access`], without opening the folder for writing, which would leave traces: by the rights that the server tells
+/// of, where it does (RFC 4314, section 4). `target`: for what is moved into it, else for what is moved out.
+pub(crate) async fn rights(shared: &std::sync::Arc<Shared>, id: &FolderId, target: bool) -> Result<Access> {
+    let raw = folder_name(id);
+    let mut attempts = shared.attempts();
+    loop {
+        let mut lease = attempts.lease(Some(&raw)).await?;
+        match rights_of(&mut lease, &raw).await {
+            Ok(rights) => {
+                lease.done();
+                let Some(rights) = rights else { return Ok(Access::Unknown) };
+                // `d` is `t` and `e` in servers of RFC 2086.
+                let has = |right: u8| rights.contains(&right);
+                let may = if target { has(b'i') } else { has(b'd') || (has(b't') && has(b'e')) };
+                return Ok(if may { Access::ReadWrite } else { Access::ReadOnly });
+            }
+            Err(failure) => attempts.failed(lease, failure).await?,
+        }
+    }
+}
+
+async fn rights_of(session: &mut Session, raw: &Bytes) -> Outcome<Option<Bytes>> {
+    session.open(raw, false).await?;
+    if !session.offered.has("ACL") {
+        return Ok(None);
+    }
+    let mut rights = None;
+    let command = Command::new("MYRIGHTS").string(raw);
+    let answer = session
+        .run(command, |untagged| {
+            if let Untagged::Rights(found) = untagged {
+                rights = Some(found);
+            }
+        })
+        .await;
+    match answer {
+        Err(Failure::Refused { .. }) => Ok(None),
+        Err(other) => Err(other),
+        Ok(_) => Ok(rights),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

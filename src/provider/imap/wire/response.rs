@@ -28,6 +28,8 @@ pub(crate) enum Untagged {
     Expunge,
     Fetch(Box<Fetch>),
     Namespace(Namespaces),
+    /// What the user may do in a folder (RFC 4314, section 3.8).
+    Rights(Bytes),
     Other,
 }
 
@@ -108,6 +110,7 @@ fn untagged(cursor: &mut Cursor<'_>) -> Option<Untagged> {
         b"STATUS" => mailbox_status(cursor).map(Untagged::MailboxStatus),
         b"SEARCH" => Some(Untagged::Search(search(cursor.rest()))),
         b"NAMESPACE" => namespaces(cursor).map(Untagged::Namespace),
+        b"MYRIGHTS" => rights(cursor).map(Untagged::Rights),
         _ => None,
     }
 }
@@ -166,6 +169,12 @@ fn mailbox_status(cursor: &mut Cursor<'_>) -> Option<MailboxStatus> {
         }
     }
     Some(status)
+}
+
+fn rights(cursor: &mut Cursor<'_>) -> Option<Bytes> {
+    cursor.value().ok()?;
+    cursor.spaces();
+    cursor.value().ok()?.bytes().cloned()
 }
 
 fn namespaces(cursor: &mut Cursor<'_>) -> Option<Namespaces> {
