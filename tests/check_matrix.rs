@@ -209,7 +209,8 @@ fn answering_http(status: &'static str) -> u16 {
                 let _ = stream.set_read_timeout(Some(Duration::from_millis(200)));
                 let _ = stream.read(&mut [0; 8192]);
                 let page = "<html>Sign in to the network</html>";
-                let head = format!("HTTP/1.1 {status}\r\nContent-Type: text/html\r\nContent-Length: {}\r\n", page.len());
+                let head =
+                    format!("HTTP/1.1 {status}\r\nContent-Type: text/html\r\nContent-Length: {}\r\n", page.len());
                 let _ = write!(stream, "{head}Connection: close\r\n\r\n{page}");
             });
         }
@@ -429,7 +430,12 @@ fn signed_in(port: u16, user: &str) -> TcpStream {
 }
 
 fn found(report: &Report) -> Vec<(StepId, Cause)> {
-    report.steps.iter().filter_map(|step| (step.status == StepStatus::Failed).then(|| (step.step, step.cause.unwrap()))).collect()
+    report
+        .steps
+        .iter()
+        .filter(|step| step.status == StepStatus::Failed)
+        .map(|step| (step.step, step.cause.unwrap()))
+        .collect()
 }
 
 /// Nothing that a check sends may change a mailbox.

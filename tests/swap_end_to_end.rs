@@ -210,7 +210,12 @@ impl World {
     fn deliver(&mut self, copies: usize) {
         for copy in self.copies..self.copies + copies {
             let (mail, at) = (message(copy), received(copy));
-            self.server.deliver(&self.user, "", &mail, SystemTime::UNIX_EPOCH + Duration::from_secs(at.as_second() as u64));
+            self.server.deliver(
+                &self.user,
+                "",
+                &mail,
+                SystemTime::UNIX_EPOCH + Duration::from_secs(at.as_second() as u64),
+            );
             self.mailbox.deliver_at("Inbox", mail, at);
         }
         self.copies += copies;
@@ -373,7 +378,8 @@ impl World {
         let heard = self.overheard.lock().unwrap();
         const WRITES: [&str; 9] =
             ["SELECT", "STORE", "COPY", "MOVE", "EXPUNGE", "APPEND", "CREATE", "DELETE", "RENAME"];
-        let is_write = |line: &&String| line.to_ascii_uppercase().split(' ').skip(1).take(2).any(|word| WRITES.contains(&word));
+        let is_write =
+            |line: &&String| line.to_ascii_uppercase().split(' ').skip(1).take(2).any(|word| WRITES.contains(&word));
         let writes: Vec<_> = heard.iter().filter(is_write).collect();
         assert!(heard.iter().any(|line| line.contains("EXAMINE")), "the wire shows nothing, so it proves nothing");
         assert!(writes.is_empty(), "{writes:?}");
@@ -482,7 +488,10 @@ fn seeded_differences() {
         let named = |found: &Rehearsal, kind: DifferenceKind, what: &str| {
             assert!(!found.safe());
             let blocking = blocking(found);
-            assert!(blocking.len() == 1 && blocking[0].0 == kind && blocking[0].1.contains(what), "{kind:?}: {blocking:#?}");
+            assert!(
+                blocking.len() == 1 && blocking[0].0 == kind && blocking[0].1.contains(what),
+                "{kind:?}: {blocking:#?}"
+            );
         };
         let clean = rehearse("nieuw").await;
         assert!(clean.safe(), "{:#?}", blocking(&clean));
@@ -497,7 +506,9 @@ fn seeded_differences() {
         }
         // Other bytes.
         world.mailbox.delete_message(&at(27));
-        let changed = String::from_utf8(message(27)).unwrap().replace(&base64(b"<factuur>27</factuur>\r\n"), &base64(b"<factuur>72</factuur>\r\n"));
+        let changed = String::from_utf8(message(27))
+            .unwrap()
+            .replace(&base64(b"<factuur>27</factuur>\r\n"), &base64(b"<factuur>72</factuur>\r\n"));
         let changed = world.mailbox.deliver_at("Inbox", changed, received(27));
         named(&rehearse("nieuw").await, DifferenceKind::ContentDiffers, "Factuur 27");
         world.mailbox.delete_message(&changed);
@@ -513,7 +524,8 @@ fn seeded_differences() {
             other.create_folder(folder);
         }
         for n in 0..ALL {
-            let mail = format!("From: x@y.example\r\nMessage-ID: <{n}@ander.example>\r\nSubject: Bestelling {n}\r\n\r\nx\r\n");
+            let mail =
+                format!("From: x@y.example\r\nMessage-ID: <{n}@ander.example>\r\nSubject: Bestelling {n}\r\n\r\nx\r\n");
             other.deliver_at("Inbox", mail, received(n));
         }
         named(&rehearse("ander").await, DifferenceKind::OtherMailbox, "two mailboxes");

@@ -428,7 +428,7 @@ pub(crate) fn refusal_of(error: &str, code: u64) -> Error {
     let status = if error == "invalid_client" { 401 } else { 400 };
     let body = body.to_string().into();
     let reply = Reply { status, retry_after: None, date: None, content_type: "application/json".into(), body };
-    read(&reply, &[]).err().expect("a refusal")
+    read(&reply, &[]).err().expect("a refusal").error
 }
 
 #[cfg(test)]

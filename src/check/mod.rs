@@ -37,12 +37,8 @@ const SIGN_IN: Duration = Duration::from_secs(40);
 /// How long an account that is opened to be checked waits for its service: less than a step, so that the step ends with
 /// what went wrong and not with its own deadline.
 fn patience() -> Patience {
-    let mut patience = Patience::default();
-    patience.connect = Duration::from_secs(7);
-    patience.silence = Duration::from_secs(8);
-    patience.faults = Duration::from_secs(8);
-    patience.pauses = Duration::from_secs(8);
-    patience
+    const MOST: Duration = Duration::from_secs(8);
+    Patience { connect: Duration::from_secs(7), silence: MOST, faults: MOST, pauses: MOST, ..Patience::default() }
 }
 
 /// Tests an account of a configuration, for a job or as such.

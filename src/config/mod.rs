@@ -302,7 +302,8 @@ impl MailApp {
         if self.given.contains(&account.name) {
             return self.account(name);
         }
-        account.open(self.context.apart().with_patience(patience))
+        let tokens = Arc::clone(&self.lazy_tokens);
+        account.open_with(self.context.apart().with_patience(patience), |opening| opening.with_token_store(tokens))
     }
 
     /// All accounts, in the order of the file.
