@@ -34,11 +34,16 @@ const A_STEP: Duration = Duration::from_secs(10);
 /// Signing in: some servers delay the answer to a wrong password.
 const SIGN_IN: Duration = Duration::from_secs(40);
 
-/// How long an account that is opened to be checked waits for its service: less than a step, so that the step ends with
-/// what went wrong and not with its own deadline.
+/// How long an account that is opened to be checked waits for its service: less than a step, and for a sign-in less than
+/// that step, so that each ends with what went wrong and not with its own deadline.
 fn patience() -> Patience {
-    const MOST: Duration = Duration::from_secs(8);
-    Patience { connect: Duration::from_secs(7), silence: MOST, faults: MOST, pauses: MOST, ..Patience::default() }
+    Patience {
+        connect: Duration::from_secs(7),
+        silence: Duration::from_secs(18),
+        faults: Duration::from_secs(8),
+        pauses: Duration::from_secs(8),
+        ..Patience::default()
+    }
 }
 
 /// Tests an account of a configuration, for a job or as such.

@@ -42,14 +42,15 @@ pub(crate) struct Timeouts {
 impl From<Patience> for Timeouts {
     fn from(patience: Patience) -> Self {
         // A greeting comes from a server that has done nothing yet, and a command's answer from one that has searched.
-        let answer = patience.silence * 3 / 2;
+        let (greeting, answer) = (patience.silence * 3 / 5, patience.silence * 3 / 2);
         Self {
             connect: patience.connect,
-            greeting: patience.silence * 3 / 5,
+            greeting,
             sign_in: answer,
             command: answer,
             progress: answer,
-            operation: patience.faults * 9 / 8,
+            // However little is borne, there is time for one sign-in.
+            operation: (patience.faults * 9 / 8).max(greeting + answer),
         }
     }
 }
