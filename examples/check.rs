@@ -12,7 +12,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Parser;
 use mail_account::{
     Language, MailApp, Result,
-    check::{Report, Step, StepStatus, Who, check_configured},
+    check::{Report, Step, StepStatus, Who, check_configured, inventory::retiring},
 };
 use serde_json::{Value, json};
 
@@ -42,21 +42,23 @@ async fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(code) => return code,
     };
-    let report = match check(&arguments).await {
-        Ok(report) => report,
+    let (app, report) = match check(&arguments).await {
+        Ok(checked) => checked,
         Err(error) => return support::fatal(arguments.json, &error),
     };
     if arguments.json {
         support::print_json(&as_json(&report, arguments.lang));
     } else {
         show(&report, arguments.lang);
+        warn(&app, &arguments);
     }
     if report.ok() { ExitCode::SUCCESS } else { ExitCode::from(support::FAILED) }
 }
 
-async fn check(arguments: &Arguments) -> Result<Report> {
+async fn check(arguments: &Arguments) -> Result<(MailApp, Report)> {
     let app = MailApp::load(&arguments.config)?;
-    check_configured(&app, &arguments.account, arguments.job.as_deref()).await
+    let report = check_configured(&app, &arguments.account, arguments.job.as_deref()).await?;
+    Ok((app, report))
 }
 
 fn as_json(report: &Report, language: Language) -> Value {
@@ -78,19 +80,40 @@ fn as_json(report: &Report, language: Language) -> Value {
 }
 
 fn show(report: &Report, language: Language) {
-    let mut table = support::table(["", "Step", "Cause", "Who"]);
+    let [step, cause, who] = match language {
+        Language::Dutch => ["Stap", "Oorzaak", "Wie"],
+        _ => ["Step", "Cause", "Who"],
+    };
+    let mut table = support::table(["", step, cause, who]);
     for step in &report.steps {
         table.add_row([
             mark(step),
-            step.step.as_str(),
+            step.step.text(language),
             step.cause.map_or("", |cause| cause.code()),
-            step.who().map_or("", Who::as_str),
+            step.who().map_or("", |who| who.text(language)),
         ]);
     }
     println!("{}\n{table}", report.account);
-    let told = |step: &&Step| matches!(step.status, StepStatus::Failed | StepStatus::Unproven);
-    for step in report.steps.iter().filter(told) {
-        println!("{} {}: {}", mark(step), step.step.as_str(), support::line(step.message(language)));
+    for step in report.steps.iter().filter(|step| step.status != StepStatus::Skipped) {
+        let message = step.message(language);
+        if !message.is_empty() {
+            println!("\n{} {}\n{}", mark(step), step.step.text(language), support::line(message));
+        }
+    }
+    let verdict = match (report.ok(), language) {
+        (true, Language::Dutch) => "✓ Dit account werkt.",
+        (true, _) => "✓ This account works.",
+        (false, Language::Dutch) => "✗ Dit account werkt nog niet.",
+        (false, _) => "✗ This account does not work yet.",
+    };
+    println!("\n{verdict}");
+}
+
+/// What the account's service has ended.
+fn warn(app: &MailApp, arguments: &Arguments) {
+    let retiring = retiring(app).into_iter().find(|account| account.account == arguments.account.trim());
+    if let Some(account) = retiring {
+        println!("! {}", account.retirement.text(arguments.lang));
     }
 }
 
