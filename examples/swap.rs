@@ -11,7 +11,8 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::Parser;
 use mail_account::{
-    Error, ErrorKind, MailAccount, MailApp, Result,
+    Error, ErrorKind, Language, MailAccount, MailApp, Result,
+    check::StepId,
     swap::{self, Rehearsal, Severity, Side},
 };
 use serde_json::{Value, json};
@@ -129,49 +130,72 @@ fn side_json(side: &Side) -> Value {
 }
 
 fn show(arguments: &Arguments, rehearsal: &Rehearsal) {
+    let language = support::language();
+    let say = |english: &'static str, dutch: &'static str| if language == Language::Dutch { dutch } else { english };
     let (old, new) = (&rehearsal.old, &rehearsal.new);
     let mut table = support::table(["", &old.account, &new.account]);
-    table.add_row(["Provider", &old.provider, &new.provider]);
-    table.add_row(["Mailbox", &old.mailbox, &new.mailbox]);
-    for key in ["import_folder", "processed_folder", "failed_folder"] {
+    table.add_row([say("Provider", "Soort"), &old.provider, &new.provider]);
+    table.add_row([say("Mailbox", "Postvak"), &old.mailbox, &new.mailbox]);
+    let folders = [
+        ("import_folder", StepId::ImportFolder),
+        ("processed_folder", StepId::ProcessedFolder),
+        ("failed_folder", StepId::FailedFolder),
+    ];
+    for (key, label) in folders {
         let cells = [old, new].map(|side| {
             let folder = side.folders.iter().find(|folder| folder.key == key)?;
             let path = support::cell(&folder.path);
             Some(match folder.messages {
-                Some(messages) => format!("{path}, {messages} messages"),
-                None => path,
+                Some(messages) => format!("✓ {path}, {messages} {}", say("messages", "berichten")),
+                None => format!("✓ {path}"),
             })
         });
         if cells.iter().any(Option::is_some) {
             let [old, new] = cells.map(|cell| cell.unwrap_or_else(|| "✗".to_owned()));
-            table.add_row([key, &old, &new]);
+            table.add_row([label.text(language), &old, &new]);
         }
     }
-    println!("Job {}\n{table}", arguments.job);
+    println!("{} {}\n{table}", say("Job", "Taak"), arguments.job);
     for difference in &rehearsal.differences {
         let mark = match difference.severity {
             Severity::Blocking => "✗",
             Severity::Conversion => "~",
             _ => "·",
         };
-        println!("{mark} {}: {}", difference.kind.as_str(), support::line(&difference.detail));
+        println!("{mark} {}: {}", difference.kind.text(language), support::line(&difference.detail));
     }
     for unproven in &rehearsal.unproven {
-        println!("? {}: {}", unproven.kind.as_str(), support::line(&unproven.detail));
+        println!("? {}: {}", unproven.kind.text(language), support::line(&unproven.detail));
     }
     if !new.first.is_empty() {
-        println!("`{}` would import first:", new.account);
+        println!("`{}` {}:", new.account, say("would import first", "zou als eerste importeren"));
         for message in &new.first {
-            let subject = support::cell(message.subject.as_deref().unwrap_or("(no subject)"));
+            let subject = support::cell(message.subject.as_deref().unwrap_or(say("(no subject)", "(geen onderwerp)")));
             println!("  {}  {subject}", message.received.strftime("%F %T"));
         }
     }
     if rehearsal.safe() {
+        let place = format!("`{}` → `{}`, `jobs.{}.accounts`", old.account, new.account, arguments.job);
         println!(
-            "✓ Safe. Put `{}` in the place of `{}` in the `accounts` of job `{}`; the ledger stays.",
-            new.account, old.account, arguments.job
+            "✓ {} {place}",
+            say(
+                "Safe. Put the new account in the place of the old one; the ledger stays:",
+                "Veilig. Zet het nieuwe account op de plaats van het oude; het logboek blijft:"
+            )
         );
-    } else {
-        println!("✗ Not safe. Repair what is marked with ✗ and rehearse again; until then leave the job as it is.");
+        return;
+    }
+    println!(
+        "✗ {}",
+        say(
+            "Not safe. Do what follows and rehearse again; until then leave the job as it is.",
+            "Niet veilig. Doe wat volgt en repeteer opnieuw; laat de taak tot dan zoals die is."
+        )
+    );
+    let blocking = rehearsal.differences.iter().filter(|d| d.severity == Severity::Blocking);
+    let mut remedies: Vec<_> = blocking.map(|d| d.kind.remedy(language)).filter(|remedy| !remedy.is_empty()).collect();
+    remedies.dedup();
+    for remedy in remedies {
+        println!("  - {remedy}");
     }
 }

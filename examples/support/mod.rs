@@ -6,7 +6,7 @@ use std::{ffi::OsString, fmt::Display, io::Write as _, process::ExitCode};
 
 use clap::{Parser, error::ErrorKind as ClapKind};
 use comfy_table::{ContentArrangement, Table, presets::UTF8_FULL_CONDENSED};
-use mail_account::{Error, ErrorKind};
+use mail_account::{Error, ErrorKind, Language};
 use serde_json::{Value, json};
 
 /// Something an account met, or a message that failed.
@@ -85,4 +85,11 @@ pub(crate) fn bytes(n: u64) -> String {
         1_000..1_000_000 => format!("{:.1} kB", n as f64 / 1e3),
         _ => format!("{:.1} MB", n as f64 / 1e6),
     }
+}
+
+/// The language of whoever sits at the terminal, where the command line does not say.
+pub(crate) fn language() -> Language {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let locale = ["LC_ALL", "LC_MESSAGES", "LANG"].into_iter().find_map(set).unwrap_or_default();
+    if locale.starts_with("nl") { Language::Dutch } else { Language::English }
 }

@@ -10,11 +10,13 @@
 //! | `folders.rs` | the job's folders in one account |
 //! | `listing.rs` | what is kept of a message, and how its files are read |
 //! | `compare.rs` | which messages are the same, and how they differ |
+//! | `texts.rs` | what is found, for people, in English and Dutch |
 
 mod compare;
 mod folders;
 mod listing;
 mod report;
+mod texts;
 
 use std::collections::HashSet;
 

@@ -301,3 +301,38 @@ impl Rehearsal {
         Some(found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Language::{Dutch, English};
+
+    /// Those that are ever blocking; the others need no remedy.
+    const BLOCKING: [DifferenceKind; 13] = [
+        DifferenceKind::OldAccountError,
+        DifferenceKind::NewAccountError,
+        DifferenceKind::FolderMissing,
+        DifferenceKind::FolderUnusable,
+        DifferenceKind::FolderReadOnly,
+        DifferenceKind::OtherMailbox,
+        DifferenceKind::NewLedger,
+        DifferenceKind::MessageMissing,
+        DifferenceKind::MessageExtra,
+        DifferenceKind::MessageUnreadable,
+        DifferenceKind::ContentDiffers,
+        DifferenceKind::MessageDiffers,
+        DifferenceKind::ReadStateDiffers,
+    ];
+
+    #[test]
+    fn what_forbids_the_swap_has_a_remedy_in_both_languages() {
+        for kind in BLOCKING {
+            for language in [English, Dutch] {
+                assert!(kind.remedy(language).ends_with('.') && !kind.text(language).is_empty(), "{kind:?}");
+            }
+            assert_ne!(kind.remedy(English), kind.remedy(Dutch));
+            assert_ne!(kind.text(English), kind.text(Dutch));
+        }
+        assert!(DifferenceKind::StableIds.remedy(English).is_empty());
+    }
+}
