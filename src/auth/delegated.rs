@@ -171,10 +171,9 @@ impl Person {
     }
 
     async fn ask(&self, material: &Material, refresh: &Secret, claims: Option<&str>) -> Result<Granted, Refusal> {
-        let mut form = vec![("grant_type", "refresh_token"), ("refresh_token", refresh.expose())];
-        form.extend(self.scope.as_deref().map(|scope| ("scope", scope)));
-        form.extend(claims.map(|claims| ("claims", claims)));
-        self.endpoint.grant(material, &form, &[refresh]).await
+        let scope = self.scope.as_deref().map(|scope| ("scope", scope));
+        let more: Vec<_> = scope.into_iter().chain(claims.map(|claims| ("claims", claims))).collect();
+        self.endpoint.refresh(material, refresh, &more).await
     }
 
     /// `None` when it is refused as well, or there is none.

@@ -7,6 +7,7 @@ use oauth2::StandardDeviceAuthorizationResponse;
 
 use super::{
     Audience,
+    credential::Material,
     endpoint::{Reply, Verdict},
     entra::{self, Refusal},
     hand_over::Flow,
@@ -81,13 +82,21 @@ impl Flow {
             ("grant_type", "urn:ietf:params:oauth:grant-type:device_code"),
             ("device_code", code.device_code.expose()),
         ];
+        // A device is a public client, and proves nothing, even where the app could.
+        let mut material = Material::Public;
         loop {
             context.sleep(interval).await;
             if context.now() >= code.expires {
                 return Ok(SignInOutcome::Expired { account: self.account.clone() });
             }
-            let material = self.endpoint.material().await?;
-            let refusal = match self.endpoint.grant(&material, &form, &[&code.device_code]).await {
+            let mut answer = self.endpoint.grant(&material, &form, &[&code.device_code]).await;
+            if answer.as_ref().is_err_and(|refusal| refusal.error.code() == Some("AADSTS7000218")) {
+                material = self.endpoint.material().await?;
+                if !matches!(material, Material::Public) {
+                    answer = self.endpoint.grant(&material, &form, &[&code.device_code]).await;
+                }
+            }
+            let refusal = match answer {
                 Ok(granted) => return self.accept(granted, None).await,
                 Err(refusal) => refusal,
             };

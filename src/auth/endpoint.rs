@@ -146,6 +146,23 @@ impl Endpoint {
         Err(last.unwrap_or_else(|| Error::new(ErrorKind::InvalidConfig, "there is nothing to sign in with").into()))
     }
 
+    /// Asks with a refresh token. One of a public client, such as a device code gives, is used without proof even where
+    /// the app has one (AADSTS700025).
+    pub(super) async fn refresh(
+        &self,
+        material: &Material,
+        refresh_token: &Secret,
+        more: &[(&str, &str)],
+    ) -> Result<Granted, Refusal> {
+        let form = [&[("grant_type", "refresh_token"), ("refresh_token", refresh_token.expose())], more].concat();
+        match self.grant(material, &form, &[refresh_token]).await {
+            Err(refusal) if refusal.error.code() == Some("AADSTS700025") && !matches!(material, Material::Public) => {
+                self.grant(&Material::Public, &form, &[refresh_token]).await
+            }
+            answer => answer,
+        }
+    }
+
     async fn grant_in_time(
         &self,
         material: &Material,

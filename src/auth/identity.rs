@@ -213,8 +213,7 @@ async fn graph_token(endpoint: &Endpoint, granted: &mut Granted, scope: &str) ->
         return Err(Error::new(ErrorKind::PermissionDenied, "there is no refresh token to read the profile with"));
     };
     let material = endpoint.material().await?;
-    let form = [("grant_type", "refresh_token"), ("refresh_token", refresh.expose()), ("scope", scope)];
-    let more = endpoint.grant(&material, &form, &[&refresh]).await.map_err(|refusal| refusal.error)?;
+    let more = endpoint.refresh(&material, &refresh, &[("scope", scope)]).await.map_err(|refusal| refusal.error)?;
     if more.refresh_token.is_some() {
         granted.refresh_token = more.refresh_token;
     }

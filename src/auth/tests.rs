@@ -524,12 +524,31 @@ async fn a_device_code_is_asked_about_as_often_as_the_service_says() {
         .then(200, granted("a1", Some("r1"), None))
         .then(200, profile(OID, MAILBOX, &[]));
     assert!(flow.await_device(&code).await.unwrap().is_ok());
+    assert!(w.service.asked.lock().unwrap().iter().all(|(_, form)| value(form, "client_secret").is_none()));
     // 2 + 2 + 7 + 7.
     assert_eq!(w.clock.now().duration_since(begun), SignedDuration::from_secs(18));
     let asked = w.service.asked();
     assert_eq!(asked[0].0, format!("/{TENANT}/oauth2/v2.0/devicecode"));
     assert_eq!(asked[0].1.len(), 2, "{asked:?}");
     assert_eq!(value(&asked[1].1, "device_code"), Some("dc"));
+}
+
+#[tokio::test]
+async fn a_device_is_a_public_client_unless_the_service_wants_proof() {
+    let w = world(|_| ());
+    w.service.then(200, device(None));
+    let code = w.flow().begin_device().await.unwrap();
+    w.service.refuses("invalid_request", 7_000_218).refuses("authorization_pending", 70_016);
+    w.service.then(200, granted("a1", Some("r1"), None)).then(200, profile(OID, MAILBOX, &[]));
+    assert!(w.flow().await_device(&code).await.unwrap().is_ok());
+    let proven: Vec<bool> =
+        w.service.asked()[1..4].iter().map(|(_, form)| value(form, "client_secret").is_some()).collect();
+    assert_eq!(proven, [false, true, true]);
+    // And its refresh token is that of a public client.
+    w.service.refuses("invalid_client", 700_025).then(200, granted("a2", None, None));
+    assert_eq!(w.person().tokens().token().await.unwrap().expose(), "a2");
+    let asked = w.service.asked();
+    assert!(value(&asked[0].1, "client_secret").is_some() && value(&asked[1].1, "client_secret").is_none());
 }
 
 #[tokio::test]
