@@ -12,6 +12,7 @@ mod support;
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     fs,
     io::{self, BufWriter, IsTerminal as _, Stdout, Write as _},
     path::{Path, PathBuf},
@@ -107,7 +108,28 @@ async fn import(arguments: &Arguments) -> Result<ExitCode> {
         output.finish(&report, out.as_deref());
         return Ok(exit_code(&report));
     };
-    Ok(again_and_again(&importer, pause, stop, &output, out.as_deref()).await)
+    let running = again_and_again(&importer, pause, stop, &output, out.as_deref());
+    tokio::select! {
+        code = running => Ok(code),
+        never = keep_sign_ins(&app) => match never {},
+    }
+}
+
+/// Uses the sign-ins of accounts that no job has used for long, before the service forgets them.
+#[cfg_attr(not(any(feature = "graph", feature = "imap")), allow(unused_variables, reason = "nobody signs in"))]
+async fn keep_sign_ins(app: &MailApp) -> Infallible {
+    loop {
+        #[cfg(any(feature = "graph", feature = "imap"))]
+        match app.refresh_idle().await {
+            Ok(done) => {
+                for error in done.iter().filter_map(|one| one.result.as_ref().err()) {
+                    eprintln!("a sign-in was not renewed: {}", support::line(&error.chain().to_string()));
+                }
+            }
+            Err(error) => eprintln!("sign-ins could not be renewed: {}", support::line(&error.chain().to_string())),
+        }
+        tokio::time::sleep(Duration::from_secs(24 * 3600)).await;
+    }
 }
 
 async fn again_and_again(

@@ -78,6 +78,7 @@
 //!
 //! - [`config`]: what stops what, and [`MailApp`]
 //! - [`import`]: the guarantee, and [`Importer`]
+//! - [`auth`]: how an app or a person signs in
 //! - [`account`]: the contract that every provider keeps
 //! - `examples/import.rs`: a whole program
 //! - [`_design`]: why it is built as it is
