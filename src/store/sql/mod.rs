@@ -56,8 +56,9 @@ use crate::{Context, MessageKey, Result, Secret};
 /// file on a network file system does not work, because WAL mode needs memory that all who open it share. Use
 /// PostgreSQL for several computers.
 ///
-/// While a store is open, a locked file in the folder `<path>-owners` shows that its process lives: the lease of one
-/// that died is taken over at once. Leave that folder alone while a job runs.
+/// While a store is open, a locked file in the folder `<path>-owners` (on PostgreSQL in a folder of the user's) shows
+/// that its process lives: the lease of one that died on this computer is taken over at once. Leave that folder alone
+/// while a job runs.
 ///
 /// Sign-ins are stored sealed; give the keys [`with_keys`](Self::with_keys). Without any only the ledger can be used.
 ///
@@ -156,7 +157,7 @@ impl SqlStore {
     #[cfg(feature = "postgres")]
     pub async fn connect(url: &str) -> Result<Self> {
         let disk = fault::server(url)?;
-        Self::start(disk, Owner::unseated()).await
+        Self::start(disk, Owner::on_this_machine()).await
     }
 
     async fn start(disk: Disk, owner: Owner) -> Result<Self> {

@@ -1,13 +1,18 @@
 //! Who holds a lease on this machine, and whether that process still lives.
 //!
-//! Each opened store keeps a file locked in the folder `<database>-owners` for as long as it exists. The operating
-//! system drops the lock when the process dies, however it dies, and keeps it while the process is merely paused. So
-//! a lock that can be taken, or a file that is gone, means that the owner is dead.
+//! Each opened store keeps a file locked for as long as it exists. The operating system drops the lock when the process
+//! dies, however it dies, and keeps it while the process is merely paused. So a lock that can be taken means that the
+//! owner is dead.
+//!
+//! For SQLite the file lies in the folder `<database>-owners`, which all who open the database share: there a file that
+//! is gone means the same. For PostgreSQL it lies in a folder of this user on this machine. A file that is not there
+//! tells nothing then: its owner may see another such folder, as in a container; its leases end by their expiry.
 
 use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use crate::Context;
@@ -17,7 +22,7 @@ use crate::Context;
 pub(super) struct Owner {
     pub(super) id: String,
     pub(super) machine: Machine,
-    /// `None` where there is no disk that all owners share: then a lease ends by its expiry alone.
+    /// `None` where there is no folder for it: then a lease ends by its expiry alone.
     seat: Option<Seat>,
 }
 
@@ -25,6 +30,8 @@ pub(super) struct Owner {
 struct Seat {
     folder: PathBuf,
     path: PathBuf,
+    /// Whether all owners have their seats in this folder.
+    is_shared_by_all: bool,
     /// Holds the lock.
     _file: File,
 }
@@ -53,10 +60,16 @@ impl Machine {
 }
 
 impl Owner {
-    /// Without a lock.
+    /// Takes a seat in this user's folder on this machine, if there can be one.
     #[cfg(feature = "postgres")]
-    pub(super) fn unseated() -> Self {
-        Self { id: new_id(), machine: Machine::this(), seat: None }
+    pub(super) fn on_this_machine() -> Self {
+        let seated = user_folder().and_then(|folder| seated(&folder).ok().map(|seated| (folder, seated)));
+        let Some((folder, (id, seat))) = seated else {
+            return Self { id: new_id(), machine: Machine::this(), seat: None };
+        };
+        // Later than any lease of theirs has ended: until then their files tell that they are dead.
+        sweep(&folder, &seat.path, Duration::from_secs(24 * 3600));
+        Self { id, machine: Machine::this(), seat: Some(seat) }
     }
 
     /// Takes a seat beside this database, and clears away those of the dead.
@@ -65,13 +78,9 @@ impl Owner {
         let mut folder = database.as_os_str().to_owned();
         folder.push("-owners");
         let folder = PathBuf::from(folder);
-        let (id, seat) = loop {
-            if let Some(seat) = take_seat(&folder)? {
-                break seat;
-            }
-        };
-        sweep(&folder, &seat.path);
-        Ok(Self { id, machine: Machine::this(), seat: Some(seat) })
+        let (id, seat) = seated(&folder)?;
+        sweep(&folder, &seat.path, Duration::ZERO);
+        Ok(Self { id, machine: Machine::this(), seat: Some(Seat { is_shared_by_all: true, ..seat }) })
     }
 
     /// Whether the owner with this id is known to be dead.
@@ -82,7 +91,7 @@ impl Owner {
         if !is_ours || !self.machine.is_same(machine) {
             return false;
         }
-        is_abandoned(&seat.folder.join(id))
+        is_abandoned(&seat.folder.join(id)).unwrap_or(seat.is_shared_by_all)
     }
 
     /// Gives the leases free that are still held: the file is gone, though its lock may be held a little longer by
@@ -107,8 +116,35 @@ fn new_id() -> String {
     format!("{}-{random}", std::process::id())
 }
 
+/// A folder that only this user can write to, in memory where the system has such folders. Everybody who may write
+/// there could make an owner seem dead.
+#[cfg(all(feature = "postgres", unix))]
+fn user_folder() -> Option<PathBuf> {
+    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+    let user = rustix::process::geteuid().as_raw();
+    let around = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|folder| folder.is_absolute());
+    let around = around.filter(|folder| folder.is_dir()).unwrap_or_else(std::env::temp_dir);
+    let folder = around.join(format!("mail-account-owners-{user}"));
+    // That it is there already is no error; what it is like is looked at.
+    let _ = fs::DirBuilder::new().mode(0o700).create(&folder);
+    let found = fs::symlink_metadata(&folder).ok()?;
+    (found.is_dir() && found.uid() == user && found.mode() & 0o077 == 0).then_some(folder)
+}
+
+#[cfg(all(feature = "postgres", not(unix)))]
+fn user_folder() -> Option<PathBuf> {
+    None
+}
+
+fn seated(folder: &Path) -> io::Result<(String, Seat)> {
+    loop {
+        if let Some(seat) = take_seat(folder)? {
+            return Ok(seat);
+        }
+    }
+}
+
 /// `None` when somebody who was clearing away was faster.
-#[cfg(feature = "sqlite")]
 fn take_seat(folder: &Path) -> io::Result<Option<(String, Seat)>> {
     match fs::create_dir(folder) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
@@ -130,27 +166,34 @@ fn take_seat(folder: &Path) -> io::Result<Option<(String, Seat)>> {
     if !path.try_exists()? {
         return Ok(None);
     }
-    Ok(Some((id, Seat { folder: folder.to_owned(), path, _file: file })))
+    Ok(Some((id, Seat { folder: folder.to_owned(), path, is_shared_by_all: false, _file: file })))
 }
 
-#[cfg(feature = "sqlite")]
-fn sweep(folder: &Path, mine: &Path) {
+/// Clears away the dead of this age.
+fn sweep(folder: &Path, mine: &Path, age: Duration) {
     // What cannot be read or removed now is left to the next one.
     let Ok(entries) = fs::read_dir(folder) else { return };
     for path in entries.flatten().map(|entry| entry.path()).filter(|path| path != mine) {
+        let is_old = |file: &File| {
+            let written = file.metadata().and_then(|found| found.modified()).ok();
+            age.is_zero() || written.and_then(|time| time.elapsed().ok()).is_some_and(|old| old >= age)
+        };
         if let Ok(file) = File::open(&path)
             && file.try_lock_shared().is_ok()
+            && is_old(&file)
         {
             let _ = fs::remove_file(&path);
         }
     }
 }
 
-/// Asks with a shared lock, so that two who ask at the same moment do not take each other for the owner.
-fn is_abandoned(path: &Path) -> bool {
+/// Asks with a shared lock, so that two who ask at the same moment do not take each other for the owner. `None` when
+/// there is no such file.
+fn is_abandoned(path: &Path) -> Option<bool> {
     match File::open(path) {
-        Ok(file) => file.try_lock_shared().is_ok(),
-        Err(e) => e.kind() == io::ErrorKind::NotFound,
+        Ok(file) => Some(file.try_lock_shared().is_ok()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        Err(_) => Some(false),
     }
 }
 
@@ -204,5 +247,22 @@ mod tests {
         for foreign in ["", "..", "../../etc/none", "a/b", "a\0b"] {
             assert!(!owner.is_dead(foreign, &here), "{foreign:?} names no owner");
         }
+    }
+
+    #[cfg(all(unix, feature = "postgres"))]
+    #[test]
+    fn without_a_shared_folder_only_a_lock_that_is_free_tells_of_a_death() {
+        let owner = Owner::on_this_machine();
+        let here = Machine::this();
+        let other = Owner::on_this_machine();
+        assert!(!owner.is_dead(&other.id, &here), "it lives");
+        assert!(!owner.is_dead("1-00", &here), "it may have its seat elsewhere");
+        let left_behind = owner.seat.as_ref().unwrap().folder.join(new_id());
+        fs::write(&left_behind, "").unwrap();
+        let id = left_behind.file_name().unwrap().to_str().unwrap();
+        assert!(owner.is_dead(id, &here));
+        drop(Owner::on_this_machine());
+        assert!(left_behind.exists(), "it tells of its death until no lease can be left");
+        fs::remove_file(&left_behind).unwrap();
     }
 }
