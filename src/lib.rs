@@ -79,6 +79,7 @@
 //! - [`config`]: what stops what, and [`MailApp`]
 //! - [`import`]: the guarantee, and [`Importer`]
 //! - [`auth`]: how an app or a person signs in
+//! - [`watch`]: how accounts fare, and when their secrets run out
 //! - [`account`]: the contract that every provider keeps
 //! - `examples/import.rs`: a whole program
 //! - [`_design`]: why it is built as it is
@@ -107,6 +108,7 @@ pub mod store;
 pub mod swap;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod watch;
 
 pub use account::{Access, Capabilities, MailAccount, MailboxInfo, MoveOutcome, Query, Usage};
 pub use attachment::{Attachment, AttachmentId, AttachmentKind, Content};

@@ -1,6 +1,8 @@
 //! An assertion signed with a certificate's key ("Microsoft identity platform application authentication certificate
 //! credentials"): PS256, named by the certificate's SHA-256 thumbprint.
 
+use std::path::Path;
+
 use base64_simd::{STANDARD, URL_SAFE_NO_PAD};
 use jiff::Timestamp;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
@@ -72,6 +74,19 @@ impl Pair {
             .map_err(|_| Error::new(ErrorKind::InvalidConfig, "the certificate's key cannot sign with PS256"))?;
         Ok(Secret::new(format!("{signed}.{}", URL_SAFE_NO_PAD.encode_to_string(signature))))
     }
+}
+
+/// When the first certificate of a PEM file ends (RFC 5280, `notAfter`).
+///
+/// # Errors
+///
+/// Why that is not known, for a person.
+pub(crate) fn end(file: &Path) -> Result<Timestamp, String> {
+    let wrong = |what: &str| format!("the file `{}` {what}", file.display());
+    let pem = std::fs::read_to_string(file).map_err(|e| wrong(&format!("cannot be read: {e}")))?;
+    let der = first_certificate(&pem).ok_or_else(|| wrong("holds no certificate in PEM form"))?;
+    let (_, certificate) = x509_parser::parse_x509_certificate(&der).map_err(|_| wrong("holds no certificate"))?;
+    Timestamp::from_second(certificate.validity().not_after.timestamp()).map_err(|_| wrong("has no end that is a time"))
 }
 
 /// The first certificate of a PEM file (RFC 7468).

@@ -9,10 +9,12 @@
 //! | `steps.rs` | the steps, one after the other |
 //! | `report.rs` | what they find |
 //! | `causes.rs` | [`Cause`], and the one table from what services answer to causes |
+//! | `brief.rs` | causes for whoever meets an error elsewhere |
 //! | `texts.rs` | what each cause says, in English and Dutch |
 //! | `permissions.rs` | what a job needs to be permitted, and what a token shows |
 //! | `inventory.rs` | which accounts sign in in a way that their service retires |
 
+mod brief;
 mod causes;
 pub mod inventory;
 pub mod permissions;

@@ -8,6 +8,7 @@
 //! | `kinds.rs` | the settings of everything that is not a provider's |
 //! | `account.rs`, `job.rs`, `state.rs` | the sections |
 //! | `registry.rs` | the one table of providers |
+//! | `watching.rs` | the states of accounts and the secret calendar |
 //! | `sign_in.rs` | the hand-over: somebody signs in once for an account |
 //!
 //! # What stops what
@@ -46,6 +47,7 @@ mod registry;
 mod sign_in;
 mod state;
 mod value;
+mod watching;
 
 #[cfg(test)]
 mod tests;
@@ -66,12 +68,13 @@ use crate::{
     Context, Error, ErrorKind, ImportJob, Importer, Ledger, MailAccount, MailboxInfo, Patience, Result,
     import::JobAccount,
     setting::{Field, Kind},
-    store::TokenStore,
+    store::{StateStore, TokenStore},
 };
 use account::{Account, Accounts};
 use file::{Document, suggest};
 use job::Job;
 use state::{LazyTokens, Stores};
+use watching::Watching;
 
 /// A configuration file, ready for use: its accounts, its jobs and its ledger.
 ///
@@ -104,11 +107,12 @@ pub struct MailApp {
     document: Document,
     registry: Registry,
     context: Context,
-    accounts: Accounts,
+    accounts: Arc<Accounts>,
     jobs: Vec<Job>,
     opened: Opened,
     /// Accounts that were given instead of being opened.
     given: Vec<String>,
+    watching: Watching,
     stores: Stores,
     /// What accounts are opened with: one for all, so that they share their sign-ins' tokens.
     lazy_tokens: Arc<dyn TokenStore>,
@@ -211,13 +215,14 @@ impl Loader {
         }
         let state = state::state(&document, state)?;
         let registrations = account::registrations(&document, registrations)?;
-        let accounts = account::accounts(&document, &self.registry, &registrations, accounts)?;
+        let accounts = Arc::new(account::accounts(&document, &self.registry, &registrations, accounts)?);
         let jobs = job::jobs(&document, &accounts, jobs)?;
         let stores = Stores::new(state, self.context.clone());
         Ok(MailApp {
             document,
             registry: self.registry,
             lazy_tokens: Arc::new(LazyTokens(stores.clone())),
+            watching: Watching::new(Arc::clone(&accounts), stores.clone(), self.context.clone()),
             stores,
             context: self.context,
             accounts,
@@ -258,6 +263,7 @@ impl MailApp {
     #[must_use]
     pub fn with_ledger(mut self, ledger: Arc<dyn Ledger>) -> Self {
         self.stores = self.stores.with_ledger(ledger);
+        self.watching = self.watching.with_stores(self.stores.clone());
         self
     }
 
@@ -266,6 +272,15 @@ impl MailApp {
     pub fn with_token_store(mut self, tokens: Arc<dyn TokenStore>) -> Self {
         self.stores = self.stores.with_token_store(tokens);
         self.lazy_tokens = Arc::new(LazyTokens(self.stores.clone()));
+        self.watching = self.watching.with_stores(self.stores.clone());
+        self
+    }
+
+    /// With this store of the accounts' states instead of the one that `[state]` names.
+    #[must_use]
+    pub fn with_state_store(mut self, states: Arc<dyn StateStore>) -> Self {
+        self.stores = self.stores.with_state_store(states);
+        self.watching = self.watching.with_stores(self.stores.clone());
         self
     }
 
@@ -330,7 +345,9 @@ impl MailApp {
         let settings = entry.get()?.clone();
         let accounts = entry.accounts.iter().map(|name| self.find(name).map(|account| self.deferred(account)));
         let accounts: Vec<_> = accounts.collect::<Result<_>>()?;
-        Ok(Importer::new(settings, accounts, self.ledger().await?).with_context(self.context.clone()))
+        let importer = Importer::new(settings, accounts, self.ledger().await?).with_context(self.context.clone());
+        self.secret_warnings();
+        Ok(importer.with_observer(Arc::new(self.watching.clone())))
     }
 
     /// A job, by its name.

@@ -111,6 +111,12 @@ impl MailApp {
     /// What stands in the way on this side, such as [`ErrorKind::Storage`]. What the service or the person did is an
     /// outcome.
     pub async fn complete_sign_in(&self, query: &str) -> Result<SignInOutcome> {
+        let outcome = self.answered(query).await?;
+        self.watching.handed_over(&outcome).await;
+        Ok(outcome)
+    }
+
+    async fn answered(&self, query: &str) -> Result<SignInOutcome> {
         let callback = Callback::parse(query);
         let Some(state) = callback.state else { return Ok(SignInOutcome::Foreign) };
         let pending = match self.lazy_tokens.take_pending(&state, self.context.now()).await? {
@@ -169,7 +175,9 @@ impl MailApp {
     ///
     /// As [`complete_sign_in`](Self::complete_sign_in).
     pub async fn await_device(&self, code: &DeviceCode) -> Result<SignInOutcome> {
-        self.flow(&code.account)?.await_device(code).await
+        let outcome = self.flow(&code.account)?.await_device(code).await?;
+        self.watching.handed_over(&outcome).await;
+        Ok(outcome)
     }
 
     /// Uses the sign-ins once that were not used for thirty days, so that the service does not forget them: Entra does

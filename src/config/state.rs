@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     Context, Error, ErrorKind, Ledger, Result, Secret, SecretSource,
-    store::{Pending, RefreshLease, SignIn, SignInId, Taken, TokenStore},
+    store::{MemoryStates, Pending, RefreshLease, SignIn, SignInId, StateStore, Taken, TokenStore},
 };
 
 /// The database file's name where `[state]` names none; it lies beside the configuration file.
@@ -70,6 +70,7 @@ pub(super) struct Stores {
     store: Arc<OnceCell<Store>>,
     ledger: Arc<OnceCell<Arc<dyn Ledger>>>,
     tokens: Arc<OnceCell<Arc<dyn TokenStore>>>,
+    states: Arc<OnceCell<Arc<dyn StateStore>>>,
 }
 
 impl Stores {
@@ -80,12 +81,23 @@ impl Stores {
             store: Arc::default(),
             ledger: Arc::default(),
             tokens: Arc::default(),
+            states: Arc::default(),
         }
     }
 
-    /// With this ledger instead.
+    /// With this ledger instead. States of accounts are then remembered as long as the process lives, unless a store
+    /// is given for them: no database is made only for them.
     pub(super) fn with_ledger(mut self, ledger: Arc<dyn Ledger>) -> Self {
         self.ledger = Arc::new(OnceCell::new_with(Some(ledger)));
+        if !self.states.initialized() {
+            self = self.with_state_store(Arc::new(MemoryStates::default()));
+        }
+        self
+    }
+
+    /// With this store of the accounts' states instead.
+    pub(super) fn with_state_store(mut self, states: Arc<dyn StateStore>) -> Self {
+        self.states = Arc::new(OnceCell::new_with(Some(states)));
         self
     }
 
@@ -108,6 +120,20 @@ impl Stores {
     pub(super) async fn tokens(&self) -> Result<Arc<dyn TokenStore>> {
         let open = async || tokens_of(self.store().await?, &self.config);
         self.tokens.get_or_try_init(open).await.map(Arc::clone)
+    }
+
+    pub(super) async fn states(&self) -> Result<Arc<dyn StateStore>> {
+        let open = async || Ok(states_of(self.store().await?));
+        self.states.get_or_try_init(open).await.map(Arc::clone)
+    }
+
+    /// Whose sign-ins are stored, and when they were last used with success. Needs no key.
+    #[cfg(feature = "oauth")]
+    pub(super) async fn sign_ins(&self) -> Result<Vec<(crate::store::SignInId, jiff::Timestamp)>> {
+        match self.tokens.get() {
+            Some(tokens) => tokens.sign_ins().await,
+            None => keyless(self.store().await?).sign_ins().await,
+        }
     }
 
     /// Makes the database file, but no folder.
@@ -179,6 +205,26 @@ fn ledger_of(store: &Store) -> Arc<dyn Ledger> {
 
 #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
 fn ledger_of(store: &Store) -> Arc<dyn Ledger> {
+    match *store {}
+}
+
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+fn states_of(store: &Store) -> Arc<dyn StateStore> {
+    Arc::new(store.clone())
+}
+
+#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+fn states_of(store: &Store) -> Arc<dyn StateStore> {
+    match *store {}
+}
+
+#[cfg(all(feature = "oauth", any(feature = "sqlite", feature = "postgres")))]
+fn keyless(store: &Store) -> &dyn TokenStore {
+    store
+}
+
+#[cfg(all(feature = "oauth", not(any(feature = "sqlite", feature = "postgres"))))]
+fn keyless(store: &Store) -> &dyn TokenStore {
     match *store {}
 }
 

@@ -31,6 +31,7 @@ use std::{
     time::Duration,
 };
 
+use async_trait::async_trait;
 use futures::future::join_all;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +44,12 @@ pub use report::{AccountReport, Counts, Event, EventSink, Fate, JobReport, Messa
 
 use crate::{Context, Error, ErrorKind, MailAccount, MailboxInfo, Result, store::Ledger};
 use run::{Mode, Shared};
+
+/// Learns how each account's run ended.
+#[async_trait]
+pub(crate) trait Observer: Send + Sync {
+    async fn ended(&self, job: &ImportJob, run: &Result<AccountReport, RunError>);
+}
 
 type Open = Arc<dyn Fn() -> Result<Arc<dyn MailAccount>> + Send + Sync>;
 
@@ -123,6 +130,7 @@ pub struct Importer {
     handler: Option<Arc<dyn Handler>>,
     context: Context,
     events: Option<EventSink>,
+    observer: Option<Arc<dyn Observer>>,
     limit: Option<u64>,
 }
 
@@ -151,6 +159,7 @@ impl Importer {
             handler: None,
             context: Context::default(),
             events: None,
+            observer: None,
             limit: None,
         }
     }
@@ -166,6 +175,13 @@ impl Importer {
     #[must_use]
     pub fn with_events(mut self, sink: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.events = Some(Arc::new(sink));
+        self
+    }
+
+    /// Tells how each account's run ended.
+    #[must_use]
+    pub(crate) fn with_observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
         self
     }
 
@@ -313,13 +329,17 @@ impl Importer {
     ) -> Result<AccountReport, RunError> {
         let info = &account.info;
         // Of an account that cannot be opened the name may be unknown too, and its own error says why.
-        match account.open().and_then(|account| self.check_mailbox(info, remembered).map(|()| account)) {
+        let ended = match account.open().and_then(|account| self.check_mailbox(info, remembered).map(|()| account)) {
             Ok(account) => run::run(shared, account).await,
             Err(error) => {
                 let error = error.with_account(&info.account).with_provider(info.provider.clone());
                 Err(RunError::new(error, AccountReport::new(&info.account, &info.provider, &info.name)))
             }
+        };
+        if let Some(observer) = &self.observer {
+            observer.ended(&self.job, &ended).await;
         }
+        ended
     }
 
     /// A mailbox that has rows but is named by no account, and one that is named but has no rows, are probably the

@@ -1,4 +1,4 @@
-//! Durable memory: what each job did with each message, and who has signed in.
+//! Durable memory: what each job did with each message, who has signed in, and how accounts fare.
 //!
 //! [`Ledger`] is the contract that the importer relies on, [`TokenStore`] the one that delegated accounts rely on;
 //! `SqlStore` implements both on SQLite (feature `sqlite`) and PostgreSQL (feature `postgres`).
@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `mod.rs` | the trait and its nouns |
 //! | `tokens.rs` | the trait for sign-ins, and its nouns |
+//! | `states.rs` | the trait for what was last known of each account |
 //! | `seal.rs` | secrets sealed under the host's key |
 //! | `sql/` | `SqlStore`: the tables, migrations, leases, and the one committer |
 
@@ -14,6 +15,7 @@
 mod seal;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;
+mod states;
 mod tokens;
 
 use std::{fmt, time::Duration};
@@ -25,6 +27,8 @@ use jiff::Timestamp;
 pub use seal::KeyRing;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use sql::SqlStore;
+pub(crate) use states::MemoryStates;
+pub use states::{StateStore, StoredState};
 pub use tokens::{Pending, Purpose, RefreshLease, SignIn, SignInId, SignInNeeded, Signer, Taken, TokenStore};
 
 use crate::{Address, MessageId, MessageKey, Reason, Result, import::Digest};

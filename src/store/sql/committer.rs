@@ -23,11 +23,11 @@ use super::{
     hand_overs::{self, StateHash},
     lease,
     owner::Owner,
-    rows, sign_ins,
+    rows, sign_ins, states,
 };
 use crate::{
     Context, Error, ErrorKind, MessageKey, Result,
-    store::{Lease, Pending, RefreshLease, Row, Scope, SignIn, SignInId, seal::Sealer},
+    store::{Lease, Pending, RefreshLease, Row, Scope, SignIn, SignInId, StoredState, seal::Sealer},
 };
 
 /// How many calls share one transaction at most: other processes wait for its end.
@@ -48,6 +48,7 @@ pub(super) enum Work {
     Forget { id: SignInId },
     Begin { pending: Box<Pending>, sealer: Arc<Sealer> },
     TakePending { state: StateHash, now: Timestamp },
+    PutState { state: Box<StoredState> },
 }
 
 /// What the call returns: a token, a count or a time, if anything.
@@ -295,6 +296,7 @@ impl Committer {
             Work::Forget { id } => sign_ins::forget(tx, id).await.map(|()| None),
             Work::Begin { pending, sealer } => hand_overs::put(tx, sealer, pending).await.map(|()| None),
             Work::TakePending { state, now } => hand_overs::take(tx, state, *now).await,
+            Work::PutState { state } => states::put(tx, state).await,
         }
     }
 }

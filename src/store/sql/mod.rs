@@ -10,6 +10,7 @@
 //! | `owner.rs` | telling that the holder of a lease is dead, with a file lock |
 //! | `rows.rs` | rows as columns: writing, finding, queueing for another try |
 //! | `sign_ins.rs`, `hand_overs.rs` | sign-ins as columns, and those that have begun |
+//! | `states.rs` | states of accounts as columns |
 //! | `fault.rs` | what a database's failure means, and what to do about it |
 
 mod committer;
@@ -21,6 +22,7 @@ mod owner;
 mod rows;
 mod schema;
 mod sign_ins;
+mod states;
 #[cfg(all(test, feature = "sqlite"))]
 mod tests;
 
@@ -42,7 +44,8 @@ use self::{
     schema::{Failed, STEPS},
 };
 use super::{
-    Find, KeyRing, Lease, Ledger, Pending, RefreshLease, Row, Scope, SignIn, SignInId, Taken, TokenStore, seal::Sealer,
+    Find, KeyRing, Lease, Ledger, Pending, RefreshLease, Row, Scope, SignIn, SignInId, StateStore, StoredState, Taken,
+    TokenStore, seal::Sealer,
 };
 use crate::{Context, MessageKey, Result, Secret};
 
@@ -342,5 +345,28 @@ impl TokenStore for SqlStore {
             Some(_) => Ok(Taken::Open(pending)),
             None => Ok(Taken::Used { account }),
         }
+    }
+}
+
+#[async_trait]
+impl StateStore for SqlStore {
+    async fn account_state(&self, account: &str) -> Result<Option<StoredState>> {
+        let records = self.read(states::SELECT, vec![account.into()]).await?;
+        records.first().map(states::read).transpose().map_err(|e| self.failed(e))
+    }
+
+    async fn account_states(&self) -> Result<Vec<StoredState>> {
+        let records = self.read(states::SELECT_ALL, Vec::new()).await?;
+        records.iter().map(states::read).collect::<sqlx::Result<_>>().map_err(|e| self.failed(e))
+    }
+
+    async fn put_account_state(&self, state: &StoredState) -> Result<bool> {
+        // Nearly always known already: an empty poll writes nothing.
+        let known = self.account_state(&state.account).await?;
+        if known.is_some_and(|known| known.condition == state.condition && known.cause == state.cause) {
+            return Ok(false);
+        }
+        let changed = self.write(Work::PutState { state: Box::new(state.clone()) }).await?;
+        Ok(changed.is_some())
     }
 }

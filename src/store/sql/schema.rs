@@ -10,8 +10,11 @@ use super::db::Connection;
 ///
 /// Integers and times (microseconds since 1970 in UTC, without leap seconds) are `bigint`, so that the same text and
 /// the same binding work on both databases.
-pub(super) const STEPS: &[Step] =
-    &[Step { version: 1, statements: MESSAGES }, Step { version: 2, statements: SIGN_INS }];
+pub(super) const STEPS: &[Step] = &[
+    Step { version: 1, statements: MESSAGES },
+    Step { version: 2, statements: SIGN_INS },
+    Step { version: 3, statements: STATES },
+];
 
 const MESSAGES: &[&str] = &[
     // One row for each (job, mailbox): a small number for the rows of messages to refer to, the lease, and when
@@ -137,6 +140,17 @@ const SIGN_INS: &[&str] = &[
             used bigint
         )",
 ];
+
+const STATES: &[&str] = &["CREATE TABLE IF NOT EXISTS mail_account_states (
+        account text NOT NULL PRIMARY KEY,
+        condition text NOT NULL,
+        cause text,
+        code text,
+        english text NOT NULL,
+        dutch text NOT NULL,
+        since bigint NOT NULL,
+        last_success bigint
+    )"];
 
 /// One version.
 #[derive(Debug)]

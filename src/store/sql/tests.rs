@@ -657,8 +657,9 @@ async fn a_database_in_use_is_waited_for() {
 const NEXT: &[SchemaStep] = &[
     SchemaStep { version: 1, statements: STEPS[0].statements },
     SchemaStep { version: 2, statements: STEPS[1].statements },
+    SchemaStep { version: 3, statements: STEPS[2].statements },
     SchemaStep {
-        version: 3,
+        version: 4,
         statements: &[
             "ALTER TABLE mail_account_messages ADD COLUMN colour bigint NOT NULL DEFAULT 7",
             "CREATE TABLE IF NOT EXISTS mail_account_colours (id bigint NOT NULL PRIMARY KEY)",
@@ -677,14 +678,14 @@ async fn an_older_ledger_is_upgraded_and_a_newer_one_refused() {
     schema::migrate(&mut raw, NEXT).await.unwrap();
     schema::migrate(&mut raw, NEXT).await.unwrap();
     let versions = raw.all("SELECT version FROM mail_account_schema ORDER BY version", Vec::new()).await.unwrap();
-    assert_eq!(versions.iter().map(|v| v.int(0).unwrap().unwrap()).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(versions.iter().map(|v| v.int(0).unwrap().unwrap()).collect::<Vec<_>>(), [1, 2, 3, 4]);
     let kept = raw.one("SELECT key, colour FROM mail_account_messages", Vec::new()).await.unwrap().unwrap();
     assert_eq!((kept.text(0).unwrap().as_deref(), kept.int(1).unwrap()), (Some("k:1"), Some(7)));
 
     let error = SqlStore::open(&path).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Storage);
     let text = error.to_string();
-    assert!(text.contains("newer version of mail-account (tables of version 3, this one knows up to 2)"), "{text}");
+    assert!(text.contains("newer version of mail-account (tables of version 4, this one knows up to 3)"), "{text}");
     assert!(text.contains(path.to_str().unwrap()) && text.contains("upgrade"), "{text}");
 }
 
