@@ -120,7 +120,8 @@ impl Dovecot {
         self.oauth.asked.lock().expect("no panic under it").tokens.clone()
     }
 
-    /// A new, empty mailbox; returns the user's name.
+    /// A new, empty mailbox; returns the user's name. All users of a server are best made before the first signs in:
+    /// within a second of a sign-in, the server does not look for new ones.
     pub(crate) fn user(&self) -> String {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let user = format!("user{}@example.com", NEXT.fetch_add(1, Relaxed));
