@@ -68,7 +68,9 @@ fn main() -> ExitCode {
     // All made before anybody signs in; see there.
     let mut users: Vec<String> = (0..DELAYS.len() * CONTENDERS.len()).map(|_| server.user()).collect();
     // The first who signs in waits for processes of the server to start.
-    run("socket", server.port, &template, messages);
+    let warm = server.user();
+    link(&server.maildir(&template, ""), &server.maildir(&warm, ""), messages);
+    run("socket", server.port, &warm, messages);
     let mut table = Table::new();
     table.load_preset(comfy_table::presets::ASCII_MARKDOWN);
     table.set_header([

@@ -17,7 +17,7 @@ use std::{
 use dovecot::{Dovecot, PASSWORD};
 use jiff::Timestamp;
 use mail_account::{
-    Delivery, MailApp, Outcome, Status, handler_fn,
+    AttachmentKind, Delivery, MailApp, Outcome, Status, handler_fn,
     swap::{self, Severity},
     testing::MemoryLedger,
 };
@@ -109,7 +109,8 @@ import_folder = "Inbox"
             let noted = Arc::clone(&noted);
             async move {
                 let mut files = Vec::new();
-                for file in mail.attachments() {
+                // Attached messages are rendered anew by services, and are not what invoices come in.
+                for file in mail.attachments().iter().filter(|file| file.kind == AttachmentKind::File) {
                     let bytes = file.content().bytes(10 << 20).await?;
                     files.push(format!("{} {}", file.file_name(), folded(&bytes)));
                 }
@@ -147,12 +148,40 @@ fn folded(bytes: &[u8]) -> String {
     Sha256::digest(&text)[..8].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn compare(a: &Mail, b: &Mail, who: &str) {
-    let keys = |mail: &Mail| mail.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(keys(a), keys(b), "{who}");
-    for (key, mail) in a {
-        assert_eq!(mail, &b[key], "{who}: {key}");
+/// What Exchange makes of these, and of no other: the beginning of the subject, and how it differs.
+const CONVERTED: [(&str, Converted); 5] = [
+    ("[[0001]] SCN_20260203_081512", Converted::MessageId),
+    // Raw bytes in a file name are decoded as something else.
+    ("Energienota maart", Converted::Names),
+    ("Keuring bestelbus", Converted::Names),
+    ("Undelivered Mail", Converted::Names),
+    // A winmail.dat is opened.
+    ("Factuur LL-61207", Converted::Files),
+];
+
+#[derive(Clone, Copy, PartialEq)]
+enum Converted {
+    MessageId,
+    Names,
+    Files,
+}
+
+/// Without what Exchange is known to convert.
+fn comparable(mail: &Mail) -> Vec<String> {
+    let mut all = Vec::new();
+    for (key, text) in mail {
+        let found = CONVERTED.iter().find(|(subject, _)| text.starts_with(&format!("Some(\"{subject}")));
+        let (head, files) = text.split_once(" files ").unwrap();
+        let hashes: Vec<_> = files.split('"').skip(1).step_by(2).map(|file| file.rsplit(' ').next().unwrap()).collect();
+        all.push(match found.map(|(_, converted)| converted) {
+            None => format!("{key} {text}"),
+            Some(Converted::MessageId) => text.clone(),
+            Some(Converted::Names) => format!("{key} {head} {hashes:?}"),
+            Some(Converted::Files) => format!("{key} {head}"),
+        });
     }
+    all.sort();
+    all
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -160,8 +189,11 @@ async fn a_job_sees_the_same_mail_through_every_account() {
     let (world, count) = World::new().await;
     let on_disk = world.seen("on-disk").await;
     assert_eq!(on_disk.len(), count);
-    compare(&on_disk, &world.seen("before").await, "maildir and imap");
-    compare(&on_disk, &world.seen("after").await, "maildir and graph");
+    assert_eq!(on_disk, world.seen("before").await, "maildir and imap");
+    let after = world.seen("after").await;
+    assert_eq!(comparable(&on_disk), comparable(&after), "maildir and graph");
+    let differing = on_disk.iter().filter(|(key, text)| after.get(*key) != Some(*text)).count();
+    assert_eq!(differing, CONVERTED.len(), "each of them is needed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,7 +203,7 @@ async fn the_rehearsal_finds_the_swap_safe() {
     let (old, new) = (app.account("before").unwrap(), app.account("after").unwrap());
     let rehearsal = swap::rehearse(&*old, &*new, app.job("invoices").unwrap(), None).await.unwrap();
     assert!(rehearsal.safe(), "{:#?}", rehearsal.differences);
-    assert_eq!(rehearsal.new.folders[0].messages, Some(count as u64), "{rehearsal:#?}");
+    assert_eq!(rehearsal.new.folders[0].messages, Some(count), "{rehearsal:#?}");
     let told: Vec<_> = rehearsal.differences.iter().filter(|d| d.severity != Severity::Info).collect();
     println!("{told:#?}");
 }
