@@ -12,94 +12,11 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
-use futures::{StreamExt as _, stream::BoxStream};
 use jiff::Timestamp;
-use mail_account::{
-    Access, AttachmentId, Capabilities, Content, Context, Folder, FolderId, FolderSpec, JobReport, MailAccount,
-    MailboxInfo, Message, MessageId, MoveOutcome, Query, Result, Usage, provider::graph::GraphAccount,
-    testing::graph::Mailbox,
-};
-use mortal::{Seen, Steps, TestClock, check_report, mime};
+use mail_account::{Clock, Context, JobReport, MailAccount, testing::graph::Mailbox};
+use mortal::{MortalAccount, Seen, Steps, TestClock, check_report, mime};
 use tenant::Tenant;
 use tokio::runtime::Runtime;
-
-/// An account that dies with its process.
-#[derive(Debug)]
-struct Dying {
-    account: GraphAccount,
-    steps: Arc<Steps>,
-}
-
-impl Dying {
-    async fn around<T>(&self, call: impl Future<Output = T>) -> T {
-        self.steps.step().await;
-        let done = call.await;
-        self.steps.step().await;
-        done
-    }
-}
-
-#[async_trait]
-impl MailAccount for Dying {
-    async fn list_folders(&self) -> Result<Vec<Folder>> {
-        self.around(self.account.list_folders()).await
-    }
-
-    fn fetch_messages(&self, folder: &FolderId, query: Query) -> BoxStream<'static, Result<Message>> {
-        let steps = Arc::clone(&self.steps);
-        let messages = self.account.fetch_messages(folder, query);
-        messages
-            .then(move |message| {
-                let steps = Arc::clone(&steps);
-                async move {
-                    steps.step().await;
-                    message
-                }
-            })
-            .boxed()
-    }
-
-    fn download_attachment(&self, message: &MessageId, attachment: &AttachmentId) -> Content {
-        self.account.download_attachment(message, attachment)
-    }
-
-    async fn move_to_processed(&self, messages: &[MessageId], to: &FolderId) -> Vec<Result<MoveOutcome>> {
-        self.around(self.account.move_to_processed(messages, to)).await
-    }
-
-    fn mailbox(&self) -> &MailboxInfo {
-        self.account.mailbox()
-    }
-
-    async fn resolve_folder(&self, spec: &FolderSpec) -> Result<Folder> {
-        self.around(self.account.resolve_folder(spec)).await
-    }
-
-    async fn create_folder(&self, spec: &FolderSpec) -> Result<Folder> {
-        self.around(self.account.create_folder(spec)).await
-    }
-
-    async fn folder_access(&self, folder: &FolderId) -> Result<Access> {
-        self.around(self.account.folder_access(folder)).await
-    }
-
-    async fn fetch_message(&self, message: &MessageId) -> Result<Message> {
-        self.around(self.account.fetch_message(message)).await
-    }
-
-    async fn mark_read(&self, messages: &[MessageId], read: bool) -> Vec<Result<()>> {
-        self.account.mark_read(messages, read).await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.account.capabilities()
-    }
-
-    fn usage(&self) -> Usage {
-        self.account.usage()
-    }
-}
 
 const RECEIVED: i64 = 1_790_000_000;
 
@@ -142,13 +59,11 @@ impl World {
 
     /// One process: runs the job, and perhaps dies at a step.
     fn process(&self, steps: &Arc<Steps>, concurrency: usize) -> Option<JobReport> {
-        let clock: Arc<dyn mail_account::Clock> = Arc::clone(&self.clock) as _;
+        let clock: Arc<dyn Clock> = Arc::clone(&self.clock) as _;
         let context = Context::default().with_clock(clock);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let account: Arc<dyn MailAccount> = Arc::new(Dying {
-            account: self.tenant.open_in(&context, self.mailbox.address()),
-            steps: Arc::clone(steps),
-        });
+        let inner = Arc::new(self.tenant.open_in(&context, self.mailbox.address()));
+        let account: Arc<dyn MailAccount> = Arc::new(MortalAccount { inner, steps: Arc::clone(steps) });
         runtime.block_on(mortal::process(self.folder.path(), &context, &self.seen, steps, account, concurrency))
     }
 

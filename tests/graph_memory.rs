@@ -13,7 +13,7 @@ mod tenant;
 use std::{
     fs,
     io::{Read as _, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     time::{Duration, Instant},
 };
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         trial("an_attachment_of_150_mb_takes_little_memory", false, || attachment(150)),
         trial("messages_take_the_memory_of_their_ids", false, || listing(4_000, 24_000)),
         trial("a_hundred_thousand_messages_take_the_memory_of_their_ids", true, || listing(10_000, 100_000)),
-        trial("a_hundred_thousand_messages_are_imported_in_linear_time", true, || import(25_000, 100_000)),
+        trial("a_hundred_thousand_messages_are_imported_in_linear_time", true, || import(10_000, 100_000)),
         trial("an_idle_mailbox_takes_little_memory", false, || mailboxes(1_000)),
         trial("ten_thousand_idle_mailboxes_take_little_memory", true, || mailboxes(10_000)),
     ];
@@ -102,6 +102,8 @@ fn measure(command: &mut Command) -> Measured {
     Measured { printed, peak, took: began.elapsed() }
 }
 
+const MOVES: &str = "processed_folder = \"Inbox/Processed\"\ncreate_folders = true\n";
+
 /// The fake, in this process, and a configuration that leads to it.
 struct World {
     runtime: Runtime,
@@ -121,7 +123,7 @@ impl World {
         Self { runtime, tenant, folder: tempfile::tempdir().unwrap() }
     }
 
-    fn config<'a>(&self, mailboxes: impl IntoIterator<Item = &'a str>) -> std::path::PathBuf {
+    fn config<'a>(&self, job: &str, mailboxes: impl IntoIterator<Item = &'a str>) -> PathBuf {
         let (fake, file) = (&self.tenant.fake, self.folder.path().join("mail.toml"));
         let mut config = format!(
             "[registrations.contoso]\ntenant = \"{}\"\nclient_id = \"{}\"\nclient_secret = \"{}\"\nlogin_url = \"{}\"\ngraph_url = \"{}\"\n",
@@ -136,9 +138,7 @@ impl World {
                 "[accounts.a{n}]\nprovider = \"graph\"\nregistration = \"contoso\"\nauth = \"app\"\nmailbox = \"{mailbox}\"\n"
             ));
         }
-        config.push_str(
-            "[jobs.demo]\naccounts = [\"a0\"]\nimport_folder = \"Inbox\"\nprocessed_folder = \"Inbox/Processed\"\ncreate_folders = true\n",
-        );
+        config.push_str(&format!("[jobs.demo]\naccounts = [\"a0\"]\nimport_folder = \"Inbox\"\n{job}"));
         fs::write(&file, config).unwrap();
         file
     }
@@ -152,7 +152,7 @@ fn attachment(megabytes: u64) {
     let world = World::new();
     let bytes = megabytes * 1_000_000;
     world.tenant.mailbox.generate("inbox", &GeneratedMail::new(1).attachments(1, bytes));
-    let config = world.config([world.tenant.mailbox.address()]);
+    let config = world.config(MOVES, [world.tenant.mailbox.address()]);
     let out = world.folder.path().join("out");
     let mut command = example("import");
     command.args(["--json", "--job", "demo", "--config"]).arg(config).arg("--out").arg(&out);
@@ -179,7 +179,7 @@ fn listing(few: u64, many: u64) {
         let world = World::new();
         let start = "2026-01-31T10:00:00Z".parse().unwrap();
         world.tenant.mailbox.generate("inbox", &GeneratedMail::new(messages).received(start, 1));
-        let config = world.config([world.tenant.mailbox.address()]);
+        let config = world.config("", [world.tenant.mailbox.address()]);
         let Measured { printed, peak, took } = world.child("list", &config);
         assert_eq!(printed.trim(), messages.to_string());
         println!("{messages} messages listed: peak {peak} KiB, {:.1} s", took.as_secs_f64());
@@ -191,19 +191,19 @@ fn listing(few: u64, many: u64) {
     assert!(each < 400, "{each} bytes for each message");
 }
 
-/// By hand: the whole of the example, ledger and moves included.
+/// The whole of the example and its ledger, without moves: of those Exchange allows 10,000 in ten minutes.
 fn import(few: u64, many: u64) {
     let run = |messages: u64| {
         let world = World::new();
         let start = "2026-01-31T10:00:00Z".parse().unwrap();
         world.tenant.mailbox.generate("inbox", &GeneratedMail::new(messages).received(start, 1));
-        let config = world.config([world.tenant.mailbox.address()]);
-        // More than one mailbox may ask for in ten minutes: the client waits for that, so that it is not timed.
+        let config = world.config("", [world.tenant.mailbox.address()]);
         let Measured { printed, peak, took } =
             measure(example("import").args(["--json", "--job", "demo", "--config"]).arg(config));
         let document: Value = serde_json::from_str(&printed).unwrap();
         assert_eq!(document["accounts"][0]["imported"], messages, "{}", document["accounts"]);
-        println!("{messages} messages imported: peak {peak} KiB, {:.1} s", took.as_secs_f64());
+        let each = took.as_secs_f64() * 1e3 / messages as f64;
+        println!("{messages} messages imported: peak {peak} KiB, {:.1} s, {each:.2} ms each", took.as_secs_f64());
         peak
     };
     let (small, large) = (run(few), run(many));
@@ -233,7 +233,7 @@ fn mailboxes(count: usize) {
     for address in &addresses {
         world.runtime.block_on(async { world.tenant.fake.mailbox(address).create() });
     }
-    let config = world.config(addresses.iter().map(String::as_str));
+    let config = world.config("", addresses.iter().map(String::as_str));
     let Measured { printed, peak, took } = world.child("open", &config);
     let each: u64 = printed.trim().parse().unwrap();
     println!(

@@ -19,12 +19,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures::{StreamExt as _, stream, stream::BoxStream};
+use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use mail_account::{
-    Access, AttachmentId, Capabilities, Clock, Content, Context, Delivery, Folder, FolderId, FolderSpec, ImportJob,
-    Importer, MailAccount, MailboxInfo, Message, MessageId, MoveOutcome, Outcome, Query, Result, Secret, SecretSource,
-    Status, Usage, handler_fn,
+    Clock, Context, Delivery, ImportJob, Importer, MailAccount, Outcome, Secret, SecretSource, Status, handler_fn,
     provider::{
         Opening,
         imap::{ImapConfig, Tls},
@@ -33,7 +31,7 @@ use mail_account::{
 };
 
 use dovecot::{Dovecot, Options, PASSWORD};
-use mortal::{Seen, Steps, TestClock, check_report, mime};
+use mortal::{MortalAccount, Seen, Steps, TestClock, check_report, mime};
 use proxy::Proxy;
 
 /// A clock whose pauses are over soon.
@@ -213,82 +211,6 @@ async fn twenty_per_cent_of_copies() {
 }
 
 // ---- Processes that die ---------------------------------------------------------------------------------------------
-
-/// An account that dies with its process: before and after every call, and between the messages of a listing.
-#[derive(Debug)]
-struct MortalAccount {
-    inner: Arc<dyn MailAccount>,
-    steps: Arc<Steps>,
-}
-
-impl MortalAccount {
-    async fn around<T>(&self, call: impl Future<Output = T>) -> T {
-        self.steps.step().await;
-        let result = call.await;
-        self.steps.step().await;
-        result
-    }
-}
-
-#[async_trait]
-impl MailAccount for MortalAccount {
-    async fn list_folders(&self) -> Result<Vec<Folder>> {
-        self.around(self.inner.list_folders()).await
-    }
-
-    fn fetch_messages(&self, folder: &FolderId, query: Query) -> BoxStream<'static, Result<Message>> {
-        let steps = Arc::clone(&self.steps);
-        let messages = self.inner.fetch_messages(folder, query);
-        messages.then(move |message| step_before(Arc::clone(&steps), message)).boxed()
-    }
-
-    fn download_attachment(&self, message: &MessageId, attachment: &AttachmentId) -> Content {
-        let pieces = self.inner.download_attachment(message, attachment).into_stream();
-        let first = step_before(Arc::clone(&self.steps), pieces);
-        Content::from_stream(stream::once(first).flatten())
-    }
-
-    async fn move_to_processed(&self, messages: &[MessageId], to: &FolderId) -> Vec<Result<MoveOutcome>> {
-        self.around(self.inner.move_to_processed(messages, to)).await
-    }
-
-    fn mailbox(&self) -> &MailboxInfo {
-        self.inner.mailbox()
-    }
-
-    async fn resolve_folder(&self, spec: &FolderSpec) -> Result<Folder> {
-        self.around(self.inner.resolve_folder(spec)).await
-    }
-
-    async fn create_folder(&self, spec: &FolderSpec) -> Result<Folder> {
-        self.around(self.inner.create_folder(spec)).await
-    }
-
-    async fn folder_access(&self, folder: &FolderId) -> Result<Access> {
-        self.around(self.inner.folder_access(folder)).await
-    }
-
-    async fn fetch_message(&self, message: &MessageId) -> Result<Message> {
-        self.around(self.inner.fetch_message(message)).await
-    }
-
-    async fn mark_read(&self, messages: &[MessageId], read: bool) -> Vec<Result<()>> {
-        self.inner.mark_read(messages, read).await
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        self.inner.capabilities()
-    }
-
-    fn usage(&self) -> Usage {
-        self.inner.usage()
-    }
-}
-
-async fn step_before<T>(steps: Arc<Steps>, value: T) -> T {
-    steps.step().await;
-    value
-}
 
 /// One mailbox, and what is known of the processes that read it.
 struct World<'a> {

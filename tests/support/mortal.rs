@@ -13,10 +13,12 @@ use std::{
 };
 
 use async_trait::async_trait;
+use futures::{StreamExt as _, stream, stream::BoxStream};
 use jiff::Timestamp;
 use mail_account::{
-    Clock, Context, Delivery, HandlerError, ImportJob, Importer, JobReport, Ledger, MailAccount, MessageKey, Outcome,
-    Result, Scope, SqlStore, Status, handler_fn,
+    Access, AttachmentId, Capabilities, Clock, Content, Context, Delivery, Folder, FolderId, FolderSpec, HandlerError,
+    ImportJob, Importer, JobReport, Ledger, MailAccount, MailboxInfo, Message, MessageId, MessageKey, MoveOutcome,
+    Outcome, Query, Result, Scope, SqlStore, Status, Usage, handler_fn,
     store::{Find, Lease, Recorded, Row, Step},
 };
 use tokio_util::sync::CancellationToken;
@@ -116,6 +118,82 @@ impl Ledger for Mortal {
     async fn baseline(&self, scope: &Scope, now: Timestamp) -> Result<Timestamp> {
         self.store.baseline(scope, now).await
     }
+}
+
+/// An account that dies with its process: before and after every call, and between the messages of a listing.
+#[derive(Debug)]
+pub(crate) struct MortalAccount {
+    pub(crate) inner: Arc<dyn MailAccount>,
+    pub(crate) steps: Arc<Steps>,
+}
+
+impl MortalAccount {
+    async fn around<T>(&self, call: impl Future<Output = T>) -> T {
+        self.steps.step().await;
+        let result = call.await;
+        self.steps.step().await;
+        result
+    }
+}
+
+#[async_trait]
+impl MailAccount for MortalAccount {
+    async fn list_folders(&self) -> Result<Vec<Folder>> {
+        self.around(self.inner.list_folders()).await
+    }
+
+    fn fetch_messages(&self, folder: &FolderId, query: Query) -> BoxStream<'static, Result<Message>> {
+        let steps = Arc::clone(&self.steps);
+        let messages = self.inner.fetch_messages(folder, query);
+        messages.then(move |message| step_before(Arc::clone(&steps), message)).boxed()
+    }
+
+    fn download_attachment(&self, message: &MessageId, attachment: &AttachmentId) -> Content {
+        let pieces = self.inner.download_attachment(message, attachment).into_stream();
+        let first = step_before(Arc::clone(&self.steps), pieces);
+        Content::from_stream(stream::once(first).flatten())
+    }
+
+    async fn move_to_processed(&self, messages: &[MessageId], to: &FolderId) -> Vec<Result<MoveOutcome>> {
+        self.around(self.inner.move_to_processed(messages, to)).await
+    }
+
+    fn mailbox(&self) -> &MailboxInfo {
+        self.inner.mailbox()
+    }
+
+    async fn resolve_folder(&self, spec: &FolderSpec) -> Result<Folder> {
+        self.around(self.inner.resolve_folder(spec)).await
+    }
+
+    async fn create_folder(&self, spec: &FolderSpec) -> Result<Folder> {
+        self.around(self.inner.create_folder(spec)).await
+    }
+
+    async fn folder_access(&self, folder: &FolderId) -> Result<Access> {
+        self.around(self.inner.folder_access(folder)).await
+    }
+
+    async fn fetch_message(&self, message: &MessageId) -> Result<Message> {
+        self.around(self.inner.fetch_message(message)).await
+    }
+
+    async fn mark_read(&self, messages: &[MessageId], read: bool) -> Vec<Result<()>> {
+        self.inner.mark_read(messages, read).await
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn usage(&self) -> Usage {
+        self.inner.usage()
+    }
+}
+
+async fn step_before<T>(steps: Arc<Steps>, value: T) -> T {
+    steps.step().await;
+    value
 }
 
 /// A clock that a test moves on.
