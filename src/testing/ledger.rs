@@ -1,7 +1,7 @@
 //! [`MemoryLedger`]: the contract of [`Ledger`] without a database.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    Context, Error, ErrorKind, Ledger, MessageKey, Result, Scope,
+    Context, Error, ErrorKind, Ledger, MessageId, MessageKey, Result, Scope,
     store::{Find, Lease, Place, Recorded, Row, Step},
 };
 
@@ -22,13 +22,19 @@ pub struct MemoryLedger {
     state: Arc<Mutex<HashMap<Scope, Book>>>,
 }
 
+/// What a row is called within its scope.
+type Name = (MessageKey, u32);
+
 /// What is known of one scope.
 #[derive(Default)]
 struct Book {
     token: i64,
     /// Until when somebody holds the lease.
     expires: Option<Timestamp>,
-    rows: BTreeMap<(MessageKey, u32), Row>,
+    rows: BTreeMap<Name, Row>,
+    /// Which rows have this handle and which this subject: both are asked for with every message.
+    by_handle: HashMap<MessageId, BTreeSet<Name>>,
+    by_subject: HashMap<String, BTreeSet<Name>>,
     baseline: Option<Timestamp>,
 }
 
@@ -49,7 +55,7 @@ impl MemoryLedger {
     /// All rows of a scope, the oldest received first.
     #[must_use]
     pub fn rows(&self, scope: &Scope) -> Vec<Row> {
-        self.select(scope, |_| true)
+        sorted(self.books().get(scope).into_iter().flat_map(|book| book.rows.values()).cloned().collect())
     }
 
     /// Takes every lease from its holder, as if the processes that hold them had died.
@@ -65,15 +71,12 @@ impl MemoryLedger {
         let ttl = SignedDuration::try_from(ttl).unwrap_or(SignedDuration::MAX);
         self.context.now().saturating_add(ttl).unwrap_or(Timestamp::MAX)
     }
+}
 
-    fn select(&self, scope: &Scope, wanted: impl Fn(&Row) -> bool) -> Vec<Row> {
-        let books = self.books();
-        let rows = books.get(scope).into_iter().flat_map(|book| book.rows.values());
-        let mut rows: Vec<Row> = rows.filter(|row| wanted(row)).cloned().collect();
-        // The sort is stable, and equals are in the order of their names already.
-        rows.sort_by_key(|row| (row.received, row.first_seen));
-        rows
-    }
+fn sorted(mut rows: Vec<Row>) -> Vec<Row> {
+    // The sort is stable, and equals are in the order of their names already.
+    rows.sort_by_key(|row| (row.received, row.first_seen));
+    rows
 }
 
 impl Default for MemoryLedger {
@@ -110,7 +113,31 @@ impl Book {
             row.attempts = known.attempts;
             row.next_attempt = known.next_attempt;
         }
-        self.rows.insert(name, row);
+        self.by_handle.entry(row.handle.clone()).or_default().insert(name.clone());
+        self.by_subject.entry(row.subject_norm.clone()).or_default().insert(name.clone());
+        if let Some(old) = self.rows.insert(name.clone(), row) {
+            let new = &self.rows[&name];
+            if old.handle != new.handle {
+                self.by_handle.get_mut(&old.handle).map(|names| names.remove(&name));
+            }
+            if old.subject_norm != new.subject_norm {
+                self.by_subject.get_mut(&old.subject_norm).map(|names| names.remove(&name));
+            }
+        }
+    }
+
+    /// The rows that may be meant, by name.
+    fn candidates(&self, what: &Find<'_>) -> Vec<&Row> {
+        let names: BTreeSet<&Name> = match what {
+            Find::Message { handle, key, .. } => {
+                let of_key = ((*key).clone(), 0)..=((*key).clone(), u32::MAX);
+                let of_key = self.rows.range(of_key).map(|(name, _)| name);
+                self.by_handle.get(*handle).into_iter().flatten().chain(of_key).collect()
+            }
+            Find::Subject { subject_norm, .. } => self.by_subject.get(*subject_norm).into_iter().flatten().collect(),
+            _ => return self.rows.values().collect(),
+        };
+        names.into_iter().map(|name| &self.rows[name]).collect()
     }
 }
 
@@ -165,7 +192,9 @@ impl Ledger for MemoryLedger {
     }
 
     async fn find(&self, scope: &Scope, what: Find<'_>) -> Result<Vec<Row>> {
-        Ok(self.select(scope, |row| match what {
+        let books = self.books();
+        let rows = books.get(scope).map(|book| book.candidates(&what)).unwrap_or_default().into_iter();
+        let wanted = |row: &&Row| match what {
             Find::Message { account, handle, key } => {
                 (row.account == account && row.handle == *handle) || row.key == *key
             }
@@ -180,7 +209,8 @@ impl Ledger for MemoryLedger {
                     && since.is_none_or(|since| row.received >= since)
             }
             Find::Failures => is_failing(row),
-        }))
+        };
+        Ok(sorted(rows.filter(wanted).cloned().collect()))
     }
 
     async fn watermark(&self, scope: &Scope) -> Result<Option<Timestamp>> {
