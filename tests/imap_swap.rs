@@ -118,7 +118,7 @@ import_folder = "Inbox"
                 let addresses = |list: &[mail_account::Address]| {
                     list.iter().map(|a| a.address.to_lowercase()).collect::<Vec<_>>().join(",")
                 };
-                let from = mail.from.as_ref().map(std::slice::from_ref).unwrap_or_default();
+                let from = mail.from.as_slice();
                 let text = format!(
                     "{:?} from {} to {} sent {:?} files {files:#?}",
                     mail.subject,

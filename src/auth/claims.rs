@@ -125,9 +125,7 @@ mod tests {
 
     #[test]
     fn what_is_no_token_of_that_kind_says_nothing() {
-        for text in
-            ["", "opaque", "a.b", "a.b.c", "..", &token("[]").expose().to_owned(), &token("no").expose().to_owned()]
-        {
+        for text in ["", "opaque", "a.b", "a.b.c", "..", token("[]").expose(), token("no").expose()] {
             assert_eq!(Claims::of(&Secret::new(text.to_owned())), None, "{text}");
         }
         // Other shapes than the usual ones are survived.

@@ -63,9 +63,9 @@ pub use authority::{Authority, Cloud};
 pub(crate) use authority::{is_guid, is_loopback, override_url};
 #[cfg(feature = "oauth")]
 pub use callback::{Answer, Callback};
-pub use claims::Claims;
 #[cfg(all(feature = "oauth", feature = "certificate"))]
 pub(crate) use certificate::end as certificate_end;
+pub use claims::Claims;
 #[cfg(feature = "oauth")]
 pub use device::DeviceCode;
 #[cfg(all(test, feature = "oauth"))]

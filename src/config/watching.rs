@@ -247,7 +247,7 @@ impl MailApp {
             let settings = enabled.filter_map(|account| Some((account.name.as_str(), account.sign_in().ok()??)));
             let settings: Vec<_> = settings.collect();
             let apps = settings.iter().map(|(name, settings)| (*name, &settings.app, &settings.places));
-            Calendar::credentials(apps, &certificate_end)
+            Calendar::credentials(apps, certificate_end)
         }
         #[cfg(not(feature = "oauth"))]
         Vec::new()
