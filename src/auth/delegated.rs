@@ -24,11 +24,14 @@ use crate::{
     store::{RefreshLease, SignIn, SignInId, SignInNeeded, TokenStore},
 };
 
-/// How long a renewal may take; then the lease is given back.
-const RENEWAL: Duration = Duration::from_secs(90);
+/// How long a renewal may take; then the lease is given back, and the next caller tries again.
+const RENEWAL: Duration = Duration::from_secs(25);
 
-/// How long the lease of a process on another machine holds after that process has died.
-const LEASE: Duration = Duration::from_secs(120);
+/// How long the lease of a process holds that has died, where nobody can tell that it has: longer than a renewal takes.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// How long the lease is waited for: longer than the dead can hold it.
+const TURN: Duration = Duration::from_secs(35);
 
 /// A person's sign-in, for one resource. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -94,7 +97,7 @@ impl Person {
                 return Ok(lease);
             }
             let waited = Duration::try_from(context.now().duration_since(begun)).unwrap_or_default();
-            if waited >= context.patience().faults {
+            if waited >= TURN {
                 return Err(Error::new(
                     ErrorKind::Unavailable,
                     format!("the sign-in of {} is being renewed by another process, which does not finish", self.id),
