@@ -136,11 +136,11 @@ fn three_processes(url: Option<String>) {
     });
 }
 
-/// The service lets an older refresh token live, as Entra does: what a process takes with it to its grave costs one
-/// generation, and the next one goes on at once.
+/// What a process takes with it to its grave costs one generation, and the next one goes on at once: the service lets
+/// the refresh token before the newest live until that is used, and ends the sign-in if it ever sees an older one.
 fn killed(url: Option<String>, times: u32) {
     runtime().block_on(async {
-        let site = signed_in(url, Rotation::Reusable).await;
+        let site = signed_in(url, Rotation::OneBack).await;
         let config = site.config();
         let mut seed = 7_u64;
         for _ in 0..times {

@@ -14,6 +14,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use mail_account::{
     ErrorKind, Result, Secret, SqlStore,
     store::{KeyRing, Pending, Purpose, SignIn, SignInId, SignInNeeded, Signer, Taken, TokenStore},
+    testing::MemoryTokenStore,
 };
 
 /// Opens the same store again, as another process does.
@@ -53,6 +54,12 @@ fn main() -> ExitCode {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("state.db");
             block_on(check(sealed(move || SqlStore::open(path.clone()))));
+        }));
+    }
+    for (name, check) in checks {
+        trials.push(trial(&format!("memory::{name}"), move || {
+            let store: Arc<dyn TokenStore> = Arc::new(MemoryTokenStore::new());
+            block_on(check(Box::new(move || std::future::ready(Arc::clone(&store)).boxed())));
         }));
     }
     for (name, test) in [

@@ -77,6 +77,7 @@ pub(super) fn code(state: &mut State, caller: &Caller<'_>) -> Result<Value, Aads
         born: now,
         revoked: None,
         newest: String::new(),
+        last_used: String::new(),
     };
     let nonce = authorization.nonce;
     start(state, caller, grant, strength, nonce.as_deref())
@@ -124,6 +125,7 @@ pub(super) fn device(state: &mut State, caller: &Caller<'_>) -> Result<Value, Aa
         born: now,
         revoked: None,
         newest: String::new(),
+        last_used: String::new(),
     };
     start(state, caller, grant, strength, None)
 }
@@ -168,7 +170,12 @@ pub(super) fn refresh(state: &mut State, caller: &Caller<'_>) -> Result<Value, A
         return Err(aadsts(700082));
     }
     let user = grant.user;
-    if state.settings.sign_in.rotation == Rotation::SingleUse && grant.newest != text {
+    let is_good = match state.settings.sign_in.rotation {
+        Rotation::SingleUse => grant.newest == text,
+        Rotation::OneBack => grant.newest == text || grant.last_used == text,
+        Rotation::Reusable | Rotation::Kept => true,
+    };
+    if !is_good {
         state.people.grants[at].revoked = Some(50173);
         return Err(aadsts(70000).saying("The refresh token was used before; the grant is revoked."));
     }
@@ -177,6 +184,7 @@ pub(super) fn refresh(state: &mut State, caller: &Caller<'_>) -> Result<Value, A
     if let Some(known) = state.people.refresh_tokens.get_mut(&text) {
         known.used = now;
     }
+    state.people.grants[at].last_used = text;
     let asks = match caller.form.get("scope") {
         Some(scope) => scope::parse(scope)?.has("offline_access"),
         None => true,

@@ -36,6 +36,9 @@ pub enum Rotation {
     Reusable,
     /// The answer holds a new one; any older one is refused and ends the whole grant.
     SingleUse,
+    /// The answer holds a new one, and the used one stays good until that is used itself; any older one is refused and
+    /// ends the whole grant.
+    OneBack,
     /// The answer holds none: the old one is to be kept.
     Kept,
 }
@@ -176,6 +179,8 @@ pub(crate) struct Grant {
     /// The AADSTS code that it is refused with from now on.
     pub(crate) revoked: Option<u32>,
     pub(crate) newest: String,
+    /// The refresh token that was used last.
+    pub(crate) last_used: String,
 }
 
 pub(crate) struct RefreshToken {
