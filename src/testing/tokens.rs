@@ -15,6 +15,9 @@ use crate::{
     store::{Pending, RefreshLease, SignIn, SignInId, Taken, TokenStore},
 };
 
+/// How long a hand-over is remembered after its time.
+const KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
+
 /// A store of sign-ins that lasts as long as the test, and seals nothing. Cheap to clone; clones are the same store.
 #[derive(Clone, Default)]
 pub struct MemoryTokenStore {
@@ -25,6 +28,8 @@ pub struct MemoryTokenStore {
 #[derive(Default)]
 struct State {
     sign_ins: BTreeMap<SignInId, SignIn>,
+    /// The last version of each, also of those that were forgotten: none comes again.
+    versions: BTreeMap<SignInId, i64>,
     leases: BTreeMap<SignInId, (i64, Option<Timestamp>)>,
     /// By state; `true` once used.
     pending: Vec<(Pending, bool)>,
@@ -71,7 +76,9 @@ impl TokenStore for MemoryTokenStore {
         if !replace && stored != sign_in.version {
             return Err(Error::new(ErrorKind::Conflict, format!("the sign-in of {id} was changed meanwhile")));
         }
-        let version = stored + 1;
+        let last = state.versions.entry(id.clone()).or_default();
+        *last += 1;
+        let version = *last;
         state.sign_ins.insert(id.clone(), SignIn { version, ..sign_in.clone() });
         Ok(version)
     }
@@ -108,7 +115,10 @@ impl TokenStore for MemoryTokenStore {
     }
 
     async fn put_pending(&self, pending: &Pending) -> Result<()> {
-        self.state().pending.push((pending.clone(), false));
+        let mut state = self.state();
+        let long_past = pending.begun.saturating_sub(KEPT).unwrap_or(Timestamp::MIN);
+        state.pending.retain(|(old, _)| old.expires >= long_past);
+        state.pending.push((pending.clone(), false));
         Ok(())
     }
 
