@@ -31,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) max_sessions: Option<u32>,
     /// Raw lines for the end of the configuration.
     pub(crate) extra: &'static str,
+    /// Another endpoint to ask about tokens: the settings of the `oauth2` passdb.
+    pub(crate) oauth: Option<String>,
 }
 
 /// A running server.
@@ -76,7 +78,8 @@ impl Dovecot {
         let oauth = Introspection::start();
         let ca_file = certificate(&root);
         fs::create_dir_all(root.join("users")).map_err(|e| e.to_string())?;
-        fs::write(root.join("oauth.ext"), oauth.settings()).map_err(|e| e.to_string())?;
+        let settings = options.oauth.clone().unwrap_or_else(|| oauth.settings());
+        fs::write(root.join("oauth.ext"), settings).map_err(|e| e.to_string())?;
         fs::write(root.join("passwd"), "").map_err(|e| e.to_string())?;
         let config = root.join("dovecot.conf");
         fs::write(&config, configuration(&root, port, tls_port, options)).map_err(|e| e.to_string())?;

@@ -9,10 +9,10 @@ use super::super::routes::Incoming;
 use super::super::state::{App, State};
 use super::codes::{Aadsts, aadsts};
 use super::jwt::opaque;
-use super::people::{Authorization, Code, Errand, Flow, Platform, Prompt, ResponseMode};
+use super::people::{Authorization, Code, Errand, Platform, Prompt, ResponseMode};
 use super::token::{Form, can_be_challenged};
-use super::{grants, pages, scope, steps};
-use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use super::{grants, pages, scope, steps, tenant_of};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 const PARAMETERS: [&str; 13] = [
     "client_id",
@@ -32,7 +32,7 @@ const PARAMETERS: [&str; 13] = [
 
 pub(super) fn handle(state: &mut State, incoming: &Incoming<'_>, struck: Option<Aadsts>) -> Reply {
     let (path, query) = incoming.target.split_once('?').unwrap_or((incoming.target, ""));
-    let tenant = percent_decode_str(path.split('/').nth(1).unwrap_or_default()).decode_utf8_lossy().into_owned();
+    let tenant = tenant_of(path);
     if !["GET", "POST"].contains(&incoming.method) {
         return pages::failed(&aadsts(90009).saying("Method not allowed."));
     }
@@ -53,34 +53,18 @@ pub(super) fn handle(state: &mut State, incoming: &Incoming<'_>, struck: Option<
     if let Err(refused) = read {
         return refuse(state, incoming, &authorization, &refused);
     }
-    let (browser, known) = steps::browser(state, incoming);
-    let flow = Flow {
-        errand: Errand::Code(authorization),
-        browser: browser.clone(),
-        typed: None,
-        user: None,
-        refused: None,
-        consented: false,
-        born: state.now_seconds(),
-    };
-    let reply = steps::begin(state, incoming, flow);
-    if known { reply } else { reply.with_header("Set-Cookie", steps::cookie(&browser)) }
+    steps::open(state, incoming, Errand::Code(authorization))
 }
 
 /// Who is to be answered, and how.
 fn addressee(state: &State, tenant: &str, form: &Form) -> Result<(App, Authorization), Aadsts> {
-    let required = |name: &str| {
-        form.get(name).ok_or_else(|| {
-            aadsts(900144).saying(format!("The request body must contain the following parameter: '{name}'."))
-        })
-    };
     let authority = state.authority(tenant)?;
-    let client_id = required("client_id")?;
+    let client_id = form.required("client_id")?;
     let app = state.app_for(client_id, &authority, tenant)?;
     if app.redirects.is_empty() {
         return Err(aadsts(900971));
     }
-    let redirect = required("redirect_uri")?;
+    let redirect = form.required("redirect_uri")?;
     let platform = registered(&app, redirect)?;
     let mode = match form.get("response_mode") {
         None | Some("query") => ResponseMode::Query,
@@ -134,11 +118,6 @@ fn without_port(uri: &str) -> Option<&str> {
 /// The rest of the request.
 fn read(state: &State, app: &App, form: &Form, authorization: &mut Authorization) -> Result<(), Aadsts> {
     let invalid = |message: &str| aadsts(9002313).saying(format!("Invalid request: {message}"));
-    let required = |name: &str| {
-        form.get(name).ok_or_else(|| {
-            aadsts(900144).saying(format!("The request body must contain the following parameter: '{name}'."))
-        })
-    };
     authorization.prompt = match form.get("prompt") {
         None => None,
         Some("select_account") => Some(Prompt::SelectAccount),
@@ -150,12 +129,12 @@ fn read(state: &State, app: &App, form: &Form, authorization: &mut Authorization
     if state.settings.sign_in.demand_account_choice && authorization.prompt != Some(Prompt::SelectAccount) {
         return Err(invalid("this tenant's test demands prompt=select_account."));
     }
-    let response_type = required("response_type")?;
+    let response_type = form.required("response_type")?;
     if response_type != "code" {
         let error = "unsupported_response_type";
         return Err(Aadsts::other(400, error, 700054, &format!("response_type '{response_type}' is not enabled.")));
     }
-    let scopes = scope::parse(required("scope")?)?;
+    let scopes = scope::parse(form.required("scope")?)?;
     grants::check_scopes(app, &scopes)?;
     match (form.get("code_challenge"), form.get("code_challenge_method")) {
         (None, None) if authorization.platform == Platform::Spa => return Err(aadsts(9002325)),

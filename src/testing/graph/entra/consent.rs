@@ -6,34 +6,22 @@ use super::super::reply::Reply;
 use super::super::routes::Incoming;
 use super::super::state::{App, State};
 use super::codes::{Aadsts, aadsts};
-use super::people::{AdminRequest, Authority, Errand, Flow};
+use super::people::{AdminRequest, Authority, Errand};
 use super::scope;
 use super::token::Form;
-use super::{authorize, pages, steps};
-use percent_encoding::percent_decode_str;
+use super::{authorize, pages, steps, tenant_of};
 
 pub(super) fn handle(state: &mut State, incoming: &Incoming<'_>) -> Reply {
     let request = match read(state, incoming) {
         Ok(request) => request,
         Err(refused) => return pages::failed(&refused),
     };
-    let (browser, known) = steps::browser(state, incoming);
-    let flow = Flow {
-        errand: Errand::AdminConsent(request),
-        browser: browser.clone(),
-        typed: None,
-        user: None,
-        refused: None,
-        consented: false,
-        born: state.now_seconds(),
-    };
-    let reply = steps::begin(state, incoming, flow);
-    if known { reply } else { reply.with_header("Set-Cookie", steps::cookie(&browser)) }
+    steps::open(state, incoming, Errand::AdminConsent(request))
 }
 
 fn read(state: &State, incoming: &Incoming<'_>) -> Result<AdminRequest, Aadsts> {
     let (path, query) = incoming.target.split_once('?').unwrap_or((incoming.target, ""));
-    let tenant = percent_decode_str(path.split('/').nth(1).unwrap_or_default()).decode_utf8_lossy().into_owned();
+    let tenant = tenant_of(path);
     let newer = path.ends_with("/v2.0/adminconsent");
     if incoming.method != "GET" {
         return Err(aadsts(90009).saying("Method not allowed."));

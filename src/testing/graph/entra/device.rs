@@ -7,16 +7,15 @@ use super::super::routes::Incoming;
 use super::super::state::State;
 use super::codes::{Aadsts, aadsts};
 use super::jwt::opaque;
-use super::people::{DEVICE_LIFE, Device, DeviceState, Errand, Flow};
+use super::people::{DEVICE_LIFE, Device, DeviceState, Errand};
 use super::scope::{self, Scopes};
 use super::token::{Form, can_be_challenged};
-use super::{grants, pages, steps};
-use percent_encoding::percent_decode_str;
+use super::{grants, pages, steps, tenant_of};
 use serde_json::json;
 
 pub(super) fn code(state: &mut State, incoming: &Incoming<'_>) -> Result<Reply, Aadsts> {
     let (path, query) = incoming.target.split_once('?').unwrap_or((incoming.target, ""));
-    let tenant = percent_decode_str(path.split('/').nth(1).unwrap_or_default()).decode_utf8_lossy().into_owned();
+    let tenant = tenant_of(path);
     if incoming.method != "POST" {
         return Err(aadsts(900561)
             .saying(format!("The endpoint only accepts POST requests. Received a {} request.", incoming.method)));
@@ -95,16 +94,7 @@ pub(super) fn page(state: &mut State, incoming: &Incoming<'_>, browser: &str, qu
     if !waiting {
         return pages::device_code(typed, Some("That code didn't work. Check the code and try again."));
     }
-    let flow = Flow {
-        errand: Errand::Device(code),
-        browser: browser.to_owned(),
-        typed: None,
-        user: None,
-        refused: None,
-        consented: false,
-        born: now,
-    };
-    steps::begin(state, incoming, flow)
+    steps::begin(state, incoming, browser, Errand::Device(code))
 }
 
 pub(super) fn scopes(state: &State, user_code: &str) -> Scopes {
@@ -118,7 +108,7 @@ fn settle(state: &mut State, user_code: &str, answer: DeviceState) {
     }
 }
 
-pub(super) fn accept(state: &mut State, _: &Incoming<'_>, user_code: &str, user: u32) -> Reply {
+pub(super) fn accept(state: &mut State, user_code: &str, user: u32) -> Reply {
     settle(state, user_code, DeviceState::Accepted(user));
     pages::note("device-done", "You have signed in to the application on your device. You may now close this window.")
 }

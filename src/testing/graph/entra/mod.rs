@@ -42,6 +42,7 @@ use super::reply::Reply;
 use super::routes::{Incoming, retry_after};
 use super::state::{App, State};
 use codes::{Aadsts, aadsts};
+use percent_encoding::percent_decode_str;
 use serde_json::json;
 
 /// How the login site treats people, where the documentation leaves it open or a tenant decides.
@@ -161,6 +162,11 @@ pub(crate) fn handle(
     };
     let reply = result.unwrap_or_else(|refused| refused.reply(state, incoming));
     (grant, reply)
+}
+
+/// The tenant that a path of the login site begins with.
+fn tenant_of(path: &str) -> String {
+    percent_decode_str(path.split('/').nth(1).unwrap_or_default()).decode_utf8_lossy().into_owned()
 }
 
 /// Discovery and keys, as far as a client may want to find the endpoints there.

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 const COOKIE: &str = "ESTSAUTH";
 
 /// The browser that asks, and whether it was here before.
-pub(super) fn browser(state: &mut State, incoming: &Incoming<'_>) -> (String, bool) {
+fn browser(state: &mut State, incoming: &Incoming<'_>) -> (String, bool) {
     let sent = incoming.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case("cookie"));
     let known = sent
         .flat_map(|(_, value)| value.split(';'))
@@ -28,7 +28,7 @@ pub(super) fn browser(state: &mut State, incoming: &Incoming<'_>) -> (String, bo
     (id, false)
 }
 
-pub(super) fn cookie(browser: &str) -> String {
+fn cookie(browser: &str) -> String {
     format!("{COOKIE}={browser}; Path=/; HttpOnly; SameSite=Lax")
 }
 
@@ -50,8 +50,24 @@ pub(super) fn handle(state: &mut State, incoming: &Incoming<'_>) -> Reply {
     if known { reply } else { reply.with_header("Set-Cookie", cookie(&browser)) }
 }
 
-/// The first page of a flow, or already the way back.
-pub(super) fn begin(state: &mut State, incoming: &Incoming<'_>, mut flow: Flow) -> Reply {
+/// Someone comes with an errand: the first page, with a cookie for a browser that was never here.
+pub(super) fn open(state: &mut State, incoming: &Incoming<'_>, errand: Errand) -> Reply {
+    let (browser, known) = browser(state, incoming);
+    let reply = begin(state, incoming, &browser, errand);
+    if known { reply } else { reply.with_header("Set-Cookie", cookie(&browser)) }
+}
+
+/// The first page of an errand, or already the way back.
+pub(super) fn begin(state: &mut State, incoming: &Incoming<'_>, browser: &str, errand: Errand) -> Reply {
+    let mut flow = Flow {
+        errand,
+        browser: browser.to_owned(),
+        typed: None,
+        user: None,
+        refused: None,
+        consented: false,
+        born: state.now_seconds(),
+    };
     let sessions = state.people.browsers.entry(flow.browser.clone()).or_default().clone();
     let live: Vec<u32> = sessions.iter().filter(|session| session.live).map(|session| session.user).collect();
     let (prompt, hint) = match &flow.errand {
@@ -92,7 +108,7 @@ pub(super) fn begin(state: &mut State, incoming: &Incoming<'_>, mut flow: Flow) 
     let chosen = flow.user.is_some();
     state.people.flows.insert(id.clone(), flow);
     match (chosen, list) {
-        (true, _) => proceed(state, incoming, &id),
+        (true, _) => proceed(state, &id),
         (false, true) => accounts(state, &id, &sessions),
         (false, false) => pages::username(&id, hint.as_deref().unwrap_or_default(), None),
     }
@@ -155,7 +171,7 @@ fn post(state: &mut State, incoming: &Incoming<'_>, browser: &str) -> Result<Rep
         let flow = state.people.flows.get_mut(&id).ok_or_else(expired)?;
         if live {
             flow.user = Some(user);
-            return Ok(proceed(state, incoming, &id));
+            return Ok(proceed(state, &id));
         }
         flow.typed = Some(user);
         return Ok(pages::password(&id, &state.user_numbered(user).upn, None));
@@ -181,7 +197,7 @@ fn post(state: &mut State, incoming: &Incoming<'_>, browser: &str) -> Result<Rep
         sessions.push(Session { user, live: true });
         let flow = state.people.flows.get_mut(&id).ok_or_else(expired)?;
         flow.user = Some(user);
-        return Ok(proceed(state, incoming, &id));
+        return Ok(proceed(state, &id));
     }
     if let Some(answer) = form.get("device") {
         let (Errand::Device(_), Some(_)) = (&flow.errand, flow.user) else {
@@ -190,7 +206,7 @@ fn post(state: &mut State, incoming: &Incoming<'_>, browser: &str) -> Result<Rep
         if answer == "cancel" {
             return Ok(give_up(state, incoming, &id, &aadsts(65004)));
         }
-        return Ok(after_account(state, incoming, &id));
+        return Ok(after_account(state, &id));
     }
     match (form.get("consent"), flow.user) {
         (Some("cancel"), Some(_)) => Ok(give_up(state, incoming, &id, &aadsts(65004))),
@@ -198,7 +214,7 @@ fn post(state: &mut State, incoming: &Incoming<'_>, browser: &str) -> Result<Rep
             flow.consented = true;
             let flow = flow.clone();
             accept_consent(state, &flow, user, form.get("everyone").is_some())?;
-            Ok(after_account(state, incoming, &id))
+            Ok(after_account(state, &id))
         }
         _ => Err(aadsts(9002313)),
     }
@@ -227,7 +243,7 @@ fn admitted(state: &State, authority: &super::people::Authority, user: u32, code
 }
 
 /// Someone is signed in: may they, and what else is to be asked?
-fn proceed(state: &mut State, incoming: &Incoming<'_>, id: &str) -> Reply {
+fn proceed(state: &mut State, id: &str) -> Reply {
     let Some(flow) = state.people.flows.get(id).cloned() else {
         return pages::failed(&aadsts(50089));
     };
@@ -244,7 +260,7 @@ fn proceed(state: &mut State, incoming: &Incoming<'_>, id: &str) -> Reply {
         // "Are you trying to sign in to ...?"
         Errand::Device(_) => pages::device_confirm(id, &app.name, &state.user_numbered(user).upn),
         Errand::AdminConsent(_) if !state.user_numbered(user).admin => blocked(state, id, admin_needed(state)),
-        _ => after_account(state, incoming, id),
+        _ => after_account(state, id),
     }
 }
 
@@ -272,7 +288,7 @@ fn admin_needed(state: &State) -> Aadsts {
 }
 
 /// Consent, and then back.
-fn after_account(state: &mut State, incoming: &Incoming<'_>, id: &str) -> Reply {
+fn after_account(state: &mut State, id: &str) -> Reply {
     let Some(flow) = state.people.flows.get(id).cloned() else {
         return pages::failed(&aadsts(50089));
     };
@@ -314,7 +330,7 @@ fn after_account(state: &mut State, incoming: &Incoming<'_>, id: &str) -> Reply 
     state.people.flows.remove(id);
     match &flow.errand {
         Errand::Code(authorization) => authorize::accept(state, authorization, number),
-        Errand::Device(user_code) => device::accept(state, incoming, user_code, number),
+        Errand::Device(user_code) => device::accept(state, user_code, number),
         Errand::AdminConsent(_) => pages::failed(&aadsts(50089)),
     }
 }

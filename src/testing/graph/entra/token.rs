@@ -10,8 +10,7 @@ use super::super::state::{App, State};
 use super::codes::{Aadsts, aadsts};
 use super::jwt::{sign, split_jwt};
 use super::people::Authority;
-use super::{grants, scope};
-use percent_encoding::percent_decode_str;
+use super::{grants, scope, tenant_of};
 use serde_json::{Map, Value, json};
 
 /// Allowed difference of clocks, seconds.
@@ -33,8 +32,7 @@ pub(crate) fn handle(state: &mut State, incoming: &Incoming<'_>) -> (Option<Stri
 
 fn issue(state: &mut State, incoming: &Incoming<'_>, told: &mut Option<String>) -> Result<Value, Aadsts> {
     let path = incoming.target.split('?').next().unwrap_or_default();
-    let tenant = path.split('/').nth(1).unwrap_or_default();
-    let tenant = percent_decode_str(tenant).decode_utf8_lossy().into_owned();
+    let tenant = tenant_of(path);
     if incoming.method != "POST" {
         return Err(aadsts(900561)
             .saying(format!("The endpoint only accepts POST requests. Received a {} request.", incoming.method)));
