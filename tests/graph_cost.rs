@@ -137,6 +137,21 @@ async fn accounts_on_one_mailbox_share_its_four_places() {
 }
 
 #[tokio::test]
+async fn two_windows_are_asked_for_at_once_and_none_twice() {
+    let tenant = Tenant::start().await;
+    tenant.fake.configure(|settings| settings.service_time = Duration::from_millis(20));
+    let start = "2026-01-31T10:00:00Z".parse().expect("a time");
+    tenant.mailbox.generate("inbox", &GeneratedMail::new(300).attachments(1, 200_000).received(start, 1));
+    let messages = list(&tenant.open(), Query::default()).await;
+    assert_eq!(messages.len(), 300);
+    assert!(messages.is_sorted_by_key(|m| m.received));
+    let counters = tenant.fake.counters();
+    assert_eq!(counters.peak_concurrency.values().max(), Some(&2));
+    assert!(counters.of(Route::ListMessages) <= 300 / 17 + 2, "{:?}", counters.by_route);
+    assert_eq!(counters.of(Route::GetMessage), 0);
+}
+
+#[tokio::test]
 async fn what_is_skipped_is_not_fetched() {
     let tenant = Tenant::start().await;
     tenant.mailbox.generate("inbox", &GeneratedMail::new(400).attachments(2, 50_000));

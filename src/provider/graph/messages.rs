@@ -11,12 +11,16 @@
 //! | mostly skipped | message by message, by id |
 //! | too large for the cap | once more as metadata; the large messages are given without content, the rest asked for again |
 //!
+//! From the second window on, the one after it is asked for at the same time where it begins a second of its own, so
+//! that nothing depends on what the first one shows.
+//!
 //! Whatever a window should hold and does not is asked for by id; only that tells a message that is gone, or was moved
 //! out of the folder since it was listed.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use futures::{
@@ -119,6 +123,8 @@ struct Plan {
     drift: (i64, i64),
     /// Metadata of a window that was too large, by id.
     known: HashMap<MessageId, Known>,
+    /// Messages that came before it was their turn.
+    ahead: HashMap<MessageId, Message>,
 }
 
 #[derive(Debug)]
@@ -216,6 +222,7 @@ impl Listing {
                     departed,
                     drift: (OLDEST, 0),
                     known: HashMap::new(),
+                    ahead: HashMap::new(),
                 })
             })
             .await;
@@ -416,29 +423,42 @@ async fn search(client: &Client, folder: &FolderId, query: &Query, id: &str, hom
 impl Plan {
     /// The next messages to fetch together, and how many of the folder lie between the first and the last of them.
     fn chunk(&self) -> (usize, usize) {
-        let first = &self.wanted[self.at];
+        self.chunk_at(self.at)
+    }
+
+    fn chunk_at(&self, at: usize) -> (usize, usize) {
+        let first = &self.wanted[at];
         let is_known = |wanted: &Wanted| self.known.contains_key(&wanted.id);
         let together = |wanted: &&Wanted| {
             let near = ((wanted.rank - first.rank) as usize) < self.top;
             // What a metadata page told apart stays apart.
             let alike =
                 is_known(wanted) == is_known(first) && self.known.get(&wanted.id).is_none_or(|known| known.small);
-            near && alike
+            near && alike && !self.ahead.contains_key(&wanted.id)
         };
-        let count = self.wanted[self.at..].iter().take_while(together).count().max(1);
-        let last = &self.wanted[self.at + count - 1];
+        let count = self.wanted[at..].iter().take_while(together).count().max(1);
+        let last = &self.wanted[at + count - 1];
         (count, (last.rank - first.rank) as usize + 1)
     }
 
+    /// The window after the next one, if it can be asked for at the same time: where it begins, and its chunk.
+    fn beside(&self, count: usize) -> Option<(usize, usize, usize)> {
+        let at = self.at + count;
+        let first = self.wanted.get(at)?;
+        let calm = self.at > 0 && self.known.is_empty() && self.ahead.is_empty() && self.most >= MOST;
+        let (count, span) = self.chunk_at(at);
+        (calm && first.rank == first.second_rank && count > 1 && count * 2 >= span).then_some((at, count, span))
+    }
+
     /// Messages of the first one's second that come before it and are still there.
-    fn skip(&self) -> usize {
-        let first = &self.wanted[self.at];
+    fn skip(&self, at: usize) -> usize {
+        let first = &self.wanted[at];
         let listed = (first.rank - first.second_rank) as usize;
         if listed == 0 {
             return 0;
         }
         let departed = self.departed.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = self.wanted[..self.at].iter().rev().take_while(|w| w.second == first.second);
+        let before = self.wanted[..at].iter().rev().take_while(|w| w.second == first.second);
         let left = listed.saturating_sub(before.filter(|w| departed.contains(&w.id)).count());
         let drift = if self.drift.0 == first.second { self.drift.1 } else { 0 };
         left.saturating_add_signed(isize::try_from(drift).unwrap_or(0))
@@ -518,12 +538,35 @@ impl Window {
                 }
                 plan.known.insert(large.message.id.clone(), large);
             }
+            let ready = plan.wanted[plan.at..].iter().map_while(|w| plan.ahead.remove(&w.id)).collect::<Vec<_>>();
+            if !ready.is_empty() {
+                return self.given(plan, ready.len(), ready).await;
+            }
             let (count, span) = plan.chunk();
             if count == 1 || count * 2 < span {
                 let messages = self.by_id(&plan.wanted[plan.at..plan.at + count], &plan.homes).await?;
                 return self.given(plan, count, messages).await;
             }
-            match self.page(&plan, span, self.depth(), &tries).await {
+            let silence = tries.silence();
+            let page = match plan.beside(count) {
+                None => self.page(&plan, plan.at, span, silence).await,
+                Some((at, count_beside, span_beside)) => {
+                    let (page, beside) = futures::future::join(
+                        self.page(&plan, plan.at, span, silence),
+                        self.page(&plan, at, span_beside, silence),
+                    )
+                    .await;
+                    // What came of it otherwise comes again when it is its turn.
+                    if let Attempt::Done(answer) = beside
+                        && let Ok((mut found, _)) = self.read(&answer)
+                    {
+                        let wanted = &plan.wanted[at..at + count_beside];
+                        plan.ahead = wanted.iter().filter_map(|w| found.remove_entry(&w.id)).collect();
+                    }
+                    page
+                }
+            };
+            match page {
                 Attempt::Done(answer) => {
                     let (mut found, listed) = match self.read(&answer) {
                         Ok(found) => found,
@@ -575,37 +618,31 @@ impl Window {
     async fn given(&self, mut plan: Plan, count: usize, mut messages: Vec<Message>) -> Result<(Plan, Vec<Message>)> {
         for wanted in &plan.wanted[plan.at..plan.at + count] {
             plan.known.remove(&wanted.id);
+            plan.ahead.remove(&wanted.id);
         }
         self.finish(&mut messages).await?;
         plan.at += count;
         Ok((plan, messages))
     }
 
-    async fn page(
-        &self,
-        plan: &Plan,
-        span: usize,
-        depth: Depth,
-        tries: &crate::net::retry::Tries<'_>,
-    ) -> Attempt<Answer> {
-        let make = || Ok(self.page_call(plan, span, &self.select(), Some(&depth.expand())));
-        self.inner.client.attempt(make, tries.silence()).await
+    async fn page(&self, plan: &Plan, at: usize, span: usize, silence: Duration) -> Attempt<Answer> {
+        let make = || Ok(self.page_call(plan, at, span, self.depth()));
+        self.inner.client.attempt(make, silence).await
     }
 
-    fn page_call(&self, plan: &Plan, span: usize, select: &str, expand: Option<&str>) -> Call {
-        let filter = filter(&self.query, Some(plan.wanted[plan.at].second)).unwrap_or_default();
-        let (top, skip) = (span.to_string(), plan.skip().to_string());
+    fn page_call(&self, plan: &Plan, at: usize, span: usize, depth: Depth) -> Call {
+        let filter = filter(&self.query, Some(plan.wanted[at].second)).unwrap_or_default();
+        let (top, skip) = (span.to_string(), plan.skip(at).to_string());
+        let (select, expand) = (self.select(), depth.expand());
         let mut parameters = vec![
-            ("$select", select),
+            ("$select", select.as_str()),
             ("$filter", filter.as_str()),
             ("$orderby", "receivedDateTime asc"),
             ("$top", top.as_str()),
+            ("$expand", expand.as_str()),
         ];
         if skip != "0" {
             parameters.push(("$skip", &skip));
-        }
-        if let Some(expand) = expand {
-            parameters.push(("$expand", expand));
         }
         Call::get(About::Folder, To::Mailbox(with_query(&folder_messages(&self.folder), &parameters))).cap(CAP)
     }
@@ -648,7 +685,7 @@ impl Window {
             return Ok(());
         }
         plan.top = (span / 2).max(4).min(plan.top);
-        let call = self.page_call(plan, span, &self.select(), Some(&Depth::Metadata.expand()));
+        let call = self.page_call(plan, plan.at, span, Depth::Metadata);
         let read = |answer: &Answer| self.read(answer);
         match client.read(&call, read).await {
             Ok((mut found, _)) => {
@@ -856,6 +893,7 @@ mod tests {
             departed: Arc::default(),
             drift: (0, 0),
             known: HashMap::new(),
+            ahead: HashMap::new(),
         }
     }
 
@@ -871,13 +909,13 @@ mod tests {
     #[test]
     fn a_window_skips_those_of_its_second_that_are_still_there() {
         let mut plan = plan(&(0..40).map(|n| (n, 7, 0)).collect::<Vec<_>>());
-        assert_eq!(plan.skip(), 0);
+        assert_eq!(plan.skip(plan.at), 0);
         plan.at = 20;
-        assert_eq!(plan.skip(), 20);
+        assert_eq!(plan.skip(plan.at), 20);
         for gone in ["m3", "m19", "m30"] {
             plan.departed.lock().unwrap().insert(MessageId::new(gone));
         }
-        assert_eq!(plan.skip(), 18);
+        assert_eq!(plan.skip(plan.at), 18);
     }
 
     #[test]
@@ -888,14 +926,32 @@ mod tests {
         assert_eq!(plan.settle(&ids(0..17)), 17);
         plan.at = 17;
         // Three items that are no messages stood before it: three messages come again.
-        assert_eq!((plan.skip(), plan.settle(&ids(14..31))), (17, 14));
+        assert_eq!((plan.skip(plan.at), plan.settle(&ids(14..31))), (17, 14));
         plan.at = 31;
-        assert_eq!(plan.skip(), 34);
+        assert_eq!(plan.skip(plan.at), 34);
         // Too far now: two were passed over, and are among those that it settles.
         assert_eq!(plan.settle(&ids(33..50)), 19);
         plan.at = 50;
-        assert_eq!(plan.skip(), 51);
+        assert_eq!(plan.skip(plan.at), 51);
         assert_eq!(plan.settle(&[]), 0);
+    }
+
+    #[test]
+    fn two_windows_at_once_only_where_neither_hangs_on_the_other() {
+        let mut apart = plan(&(0..60).map(|n| (n, i64::from(n), n)).collect::<Vec<_>>());
+        assert_eq!(apart.beside(20), None, "the first window goes alone");
+        apart.at = 20;
+        assert_eq!(apart.beside(20), Some((40, 20, 20)));
+        apart.most = 7;
+        assert_eq!(apart.beside(20), None, "pages took too long");
+        let mut together = plan(&(0..60).map(|n| (n, 7, 0)).collect::<Vec<_>>());
+        together.at = 20;
+        assert_eq!(together.beside(20), None, "it would go by what the first one shows of the same second");
+        let mut near = plan(&(0..60).map(|n| (n, i64::from(n), n)).collect::<Vec<_>>());
+        near.at = 20;
+        let message = Message::new(MessageId::new("m30"), FolderId::new("f"), Timestamp::UNIX_EPOCH);
+        near.ahead.insert(message.id.clone(), message);
+        assert_eq!(near.chunk(), (10, 10), "what is there already is not asked for again");
     }
 
     #[test]
