@@ -536,10 +536,10 @@ async fn what_a_token_shows_is_said_and_fails_nothing() {
     assert_eq!((status, cause), (StepStatus::Ok, None));
     assert!(text.contains("every mailbox of the tenant"), "{text}");
 
-    let report = check(|app| right(app).permissions(["Mail.Send", "full_access_as_app", "User.Read.All"]), JOB).await;
+    let report = check(|app| right(app).permissions(["Mail.Send", "User.Read.All"]), JOB).await;
     let (status, cause, text) = permissions(&report);
     assert_eq!((status, cause), (StepStatus::Ok, Some(C::PermissionSurplus)));
-    assert!(text.contains("`Mail.Send`, `full_access_as_app`") && !text.contains("User.Read.All"), "{text}");
+    assert!(text.contains("`Mail.Send`") && !text.contains("User.Read.All"), "{text}");
 
     // Exchange's own roles do not stand in the token, and work.
     let report = check(|app| app.secret(SECRET).rbac("Mail.ReadWrite", [MAILBOX]), JOB).await;

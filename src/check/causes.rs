@@ -212,6 +212,8 @@ pub(super) enum Seen {
     NoPermission,
     /// It shows none, and opens another mailbox all the same.
     OtherMailboxOpens,
+    /// It shows all that is needed, and the mailbox is not that of whoever signed in.
+    PersonNotLetIn,
 }
 
 /// What an error must show for a rule to apply; what is empty does not matter.
@@ -252,6 +254,7 @@ static RULES: [&[Rule]; 4] = [
         seen(Cause::OnPremises, Seen::OnPremises, &[ErrorKind::MailboxGone]),
         seen(Cause::PermissionWrongKind, Seen::NoPermission, &[ErrorKind::PermissionDenied]),
         seen(Cause::RbacScope, Seen::OtherMailboxOpens, &[ErrorKind::PermissionDenied]),
+        seen(Cause::SharedRightsMissing, Seen::PersonNotLetIn, &[ErrorKind::PermissionDenied]),
     ],
     &[
         code(Cause::SecretWrong, &["AADSTS7000215", "AADSTS7000218"]),

@@ -161,7 +161,9 @@ impl<'a> Checking<'a> {
         let claims = self.claims().await?;
         let assessment = Assessment::of(&claims, service, auth, &Need::of(self.job));
         if assessment.shown && !assessment.other_kind {
-            return None;
+            // What is needed was consented to: it is Exchange that does not let this person in.
+            let not_let_in = self.facts.shared && assessment.lacking.is_empty();
+            return not_let_in.then_some(Seen::PersonNotLetIn);
         }
         if auth == Auth::App
             && let Some(peers) = &self.peers

@@ -62,6 +62,7 @@ static CORPUS: &[(Cause, StepId, Option<Seen>, Answer)] = &[
     (Cause::OnPremises, Mailbox, Some(Seen::OnPremises), NOT_HOSTED),
     (Cause::PermissionWrongKind, Mailbox, Some(Seen::NoPermission), DENIED),
     (Cause::RbacScope, Mailbox, Some(Seen::OtherMailboxOpens), DENIED),
+    (Cause::SharedRightsMissing, Mailbox, Some(Seen::PersonNotLetIn), DENIED),
     // Microsoft's sign-in service.
     (Cause::SecretWrong, Mailbox, None, Entra("invalid_client", 7000215)),
     (Cause::SecretWrong, Mailbox, None, Entra("invalid_request", 7000218)),
