@@ -169,7 +169,9 @@ fn copy_uid(rest: &[u8]) -> Option<Code> {
     if from.is_empty() || from.len() != to.len() {
         return None;
     }
-    Some(Code::CopyUid { validity: number(validity)?, pairs: from.into_iter().zip(to).collect() })
+    // 0 has been seen from servers without lasting numbers, and names nothing that could be found again.
+    let validity = number(validity).filter(|validity| *validity > 0)?;
+    Some(Code::CopyUid { validity, pairs: from.into_iter().zip(to).collect() })
 }
 
 pub(crate) fn words(text: &[u8]) -> Vec<String> {
