@@ -1,11 +1,10 @@
 //! What the importer itself costs: a mailbox in memory, a handler that takes everything at once.
 //!
-//! `cargo bench --features testing --bench importer`. The largest amount of memory that was allocated at one time is
-//! counted by divan's profiler.
+//! `cargo bench --features testing --bench importer`. Each case is a process of its own, so that the most memory it
+//! took can be told (on Linux), beyond what mailbox and ledger took before the run.
 
-use std::sync::Arc;
+use std::{env, fs, process::Command, sync::Arc, time::Instant};
 
-use divan::{AllocProfiler, Bencher, counter::ItemsCount};
 use mail_account::{
     FolderSpec, ImportJob, Importer, Ledger, MailAccount, Outcome, Role, SqlStore, handler_fn,
     provider::memory::{Generated, MemoryAccount, MemoryMailbox, MemoryOptions},
@@ -13,11 +12,45 @@ use mail_account::{
 };
 use tokio::runtime::Runtime;
 
-#[global_allocator]
-static ALLOCATIONS: AllocProfiler = AllocProfiler::system();
+/// With a ledger in memory: the importer alone. With SQLite: every outcome is on disk before its message is moved.
+const LEDGERS: [&str; 2] = ["memory", "sqlite"];
+const MESSAGES: [&str; 2] = ["1000", "100000"];
 
 fn main() {
-    divan::main();
+    let arguments: Vec<String> = env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    if let [case, ledger, messages] = &arguments[..]
+        && case == "case"
+    {
+        return measure(ledger, messages.parse().expect("a number"));
+    }
+    println!("ledger  messages  messages/s  peak memory  a message");
+    for (ledger, messages) in LEDGERS.iter().flat_map(|ledger| MESSAGES.map(|messages| (ledger, messages))) {
+        let this = env::current_exe().expect("this program");
+        let ended = Command::new(this).args(["case", ledger, messages]).status().expect("this program starts again");
+        assert!(ended.success(), "{ledger}, {messages}: {ended}");
+    }
+}
+
+fn measure(ledger: &str, messages: u32) {
+    let world = World::new(messages, ledger == "sqlite");
+    // From here on the highest mark counts anew (proc_pid_clear_refs(5)).
+    let _ = fs::write("/proc/self/clear_refs", "5");
+    let (before, start) = (kilobytes("VmRSS"), Instant::now());
+    world.import(messages);
+    let rate = f64::from(messages) / start.elapsed().as_secs_f64();
+    let more = kilobytes("VmHWM").zip(before).map(|(peak, before)| peak.saturating_sub(before));
+    let memory = more.map_or_else(String::new, |kb| {
+        format!("{:>8.1} MB  {:>7.0} B", kb as f64 / 1e3, kb as f64 * 1e3 / f64::from(messages))
+    });
+    println!("{ledger:<8}{messages:>8}{rate:>12.0}  {memory}");
+}
+
+/// A line of `/proc/self/status`, where there is one.
+fn kilobytes(name: &str) -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.trim_start_matches(':').split_whitespace().next()?.parse().ok())
 }
 
 struct World {
@@ -51,35 +84,4 @@ impl World {
         let report = self.runtime.block_on(importer.run(handler_fn(|_| async { Ok(Outcome::Imported) }))).unwrap();
         assert_eq!(report.counts().imported, u64::from(messages));
     }
-}
-
-fn measure(bencher: Bencher<'_, '_>, messages: u32, durable: bool) {
-    bencher
-        .counter(ItemsCount::new(messages))
-        .with_inputs(|| World::new(messages, durable))
-        .bench_local_refs(|world| world.import(messages));
-}
-
-/// With a ledger in memory: the importer alone.
-#[divan::bench(args = [1_000], sample_count = 5, sample_size = 1)]
-fn without_a_disk(bencher: Bencher<'_, '_>, messages: u32) {
-    measure(bencher, messages, false);
-}
-
-/// Once is enough to show that the time stays in proportion.
-#[divan::bench(args = [100_000], sample_count = 1, sample_size = 1)]
-fn without_a_disk_large(bencher: Bencher<'_, '_>, messages: u32) {
-    measure(bencher, messages, false);
-}
-
-/// With SQLite: every outcome is on disk before its message is moved.
-#[divan::bench(args = [1_000], sample_count = 5, sample_size = 1)]
-fn on_sqlite(bencher: Bencher<'_, '_>, messages: u32) {
-    measure(bencher, messages, true);
-}
-
-/// Once, because each message waits for the disk.
-#[divan::bench(args = [100_000], sample_count = 1, sample_size = 1)]
-fn on_sqlite_large(bencher: Bencher<'_, '_>, messages: u32) {
-    measure(bencher, messages, true);
 }
