@@ -71,6 +71,8 @@ pub struct Context {
     patience: Patience,
     #[cfg(feature = "oauth")]
     shared: crate::net::Shared,
+    #[cfg(feature = "oauth")]
+    worked: crate::auth::Worked,
 }
 
 impl Context {
@@ -100,6 +102,12 @@ impl Context {
     #[cfg(feature = "oauth")]
     pub(crate) fn shared(&self) -> &crate::net::Shared {
         &self.shared
+    }
+
+    /// Which of several secrets of an app worked last.
+    #[cfg(feature = "oauth")]
+    pub(crate) fn worked(&self) -> &crate::auth::Worked {
+        &self.worked
     }
 
     /// The same with another clock.
@@ -151,6 +159,8 @@ impl Default for Context {
             patience: Patience::default(),
             #[cfg(feature = "oauth")]
             shared: crate::net::Shared::default(),
+            #[cfg(feature = "oauth")]
+            worked: crate::auth::Worked::default(),
         }
     }
 }

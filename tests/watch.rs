@@ -380,6 +380,7 @@ fn a_secret_is_warned_about_at_each_step_once() {
     assert_eq!(calendar[0].place, "registrations.contoso.client_secret");
     assert_eq!(calendar[0].accounts, ["a", "b"]);
     assert!(calendar[0].has_next && !calendar[1].has_next);
+    assert_eq!(calendar[0].next_in_use, None, "no token was asked for yet");
     let end: Timestamp = "2026-12-31T00:00:00Z".parse().unwrap();
     assert_eq!((calendar[0].expires, calendar[1].expires), (Some(end), None));
     assert_eq!(calendar[0].days_left(end - SignedDuration::from_hours(25)), Some(1));
@@ -432,4 +433,30 @@ fn a_certificate_tells_its_own_end() {
         warning.message(Language::English).contains("The certificate `accounts.a.certificate` expires within 7 days")
     );
     assert!(host.app.secret_warnings().is_empty());
+}
+
+#[cfg(feature = "graph")]
+#[tokio::test]
+async fn the_calendar_knows_which_secret_is_in_use() {
+    use mail_account::testing::graph::GraphFake;
+    let fake = GraphFake::start().await;
+    let app = fake.app("Invoices").secret("new").permissions(["Mail.ReadWrite"]).create();
+    fake.mailbox("a@contoso.nl").create();
+    let folder = tempfile::tempdir().unwrap();
+    let config = |first: &str, second: &str| {
+        format!(
+            "[accounts.a]\nprovider = \"graph\"\ntenant = \"{}\"\nclient_id = \"{}\"\nlogin_url = \"{}\"\n\
+             graph_url = \"{}\"\nclient_secret = \"{first}\"\nclient_secret_next = \"{second}\"\nauth = \"app\"\n\
+             mailbox = \"a@contoso.nl\"",
+            fake.tenant(),
+            app.client_id(),
+            fake.login_url(),
+            fake.graph_url()
+        )
+    };
+    for (first, second, next_in_use) in [("old", "new", true), ("new", "later", false)] {
+        let host = MailApp::from_str(&config(first, second), folder.path()).unwrap();
+        host.account("a").unwrap().list_folders().await.unwrap_or_else(|e| panic!("{}", e.chain()));
+        assert_eq!(host.secret_calendar()[0].next_in_use, Some(next_in_use));
+    }
 }

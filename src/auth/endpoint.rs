@@ -6,8 +6,9 @@
 //! made by whoever is handed in as [`Ask`], so that nothing in `auth` opens a connection.
 
 use std::{
+    collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -73,10 +74,28 @@ pub(crate) struct Endpoint {
     learnt: Mutex<Learnt>,
 }
 
+/// Of several secrets of an app, the one that worked last: 0 for `client_secret`, 1 for `client_secret_next`. Known to
+/// all who use one context, so that each registration learns it once.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Worked(Arc<Mutex<HashMap<(Url, String), usize>>>);
+
+impl Worked {
+    /// `None` when no token was asked for yet. An app is its token endpoint and its client id.
+    pub(crate) fn of(&self, url: &Url, client_id: &str) -> Option<usize> {
+        self.map().get(&(url.clone(), client_id.to_owned())).copied()
+    }
+
+    fn note(&self, url: &Url, client_id: &str, at: usize) {
+        self.map().insert((url.clone(), client_id.to_owned()), at);
+    }
+
+    fn map(&self) -> MutexGuard<'_, HashMap<(Url, String), usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 #[derive(Clone, Copy, Default)]
 struct Learnt {
-    /// Of several proofs, the one that worked.
-    worked: usize,
     /// How far the service's clock is ahead of ours.
     skew: SignedDuration,
 }
@@ -126,12 +145,13 @@ impl Endpoint {
         secrets: &[&Secret],
     ) -> Result<Granted, Refusal> {
         let mut last = None;
-        let (count, first) = (material.len(), self.learnt().worked);
+        let worked = self.context.worked();
+        let (count, first) = (material.len(), worked.of(&self.url, &self.client_id).unwrap_or_default());
         for turn in 0..count {
             let at = (first + turn) % count;
             match self.grant_in_time(material, at, form, secrets).await {
                 Ok(granted) => {
-                    self.learnt().worked = at;
+                    worked.note(&self.url, &self.client_id, at);
                     return Ok(granted);
                 }
                 Err(refusal) => {

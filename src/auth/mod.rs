@@ -81,7 +81,7 @@ pub use token::{Audience, TokenProvider};
 pub(crate) use {
     app::App,
     delegated::Person,
-    endpoint::{Ask, Endpoint, Judge, Reply, Verdict},
+    endpoint::{Ask, Endpoint, Judge, Reply, Verdict, Worked},
     hand_over::{Flow, Prove, WEB},
     token::OneToken,
 };

@@ -247,7 +247,18 @@ impl MailApp {
             let settings = enabled.filter_map(|account| Some((account.name.as_str(), account.sign_in().ok()??)));
             let settings: Vec<_> = settings.collect();
             let apps = settings.iter().map(|(name, settings)| (*name, &settings.app, &settings.places));
-            Calendar::credentials(apps, certificate_end)
+            let mut credentials = Calendar::credentials(apps, certificate_end);
+            for credential in credentials.iter_mut().filter(|credential| credential.has_next) {
+                let user = credential.accounts.first();
+                let worked = settings.iter().find(|(name, _)| user.is_some_and(|user| user == name)).and_then(
+                    |(_, settings)| {
+                        let url = settings.token_url().ok()?;
+                        self.context.worked().of(&url, credential.client_id.as_deref()?.trim())
+                    },
+                );
+                credential.next_in_use = worked.map(|at| at == 1);
+            }
+            credentials
         }
         #[cfg(not(feature = "oauth"))]
         Vec::new()

@@ -40,6 +40,9 @@ pub struct Credential {
     pub problem: Option<String>,
     /// Whether the secret that replaces it stands beside it already (`client_secret_next`).
     pub has_next: bool,
+    /// Whether the secret that replaces it is the one that is in use; `None` where there is none, or this process has
+    /// not signed in with the app yet.
+    pub next_in_use: Option<bool>,
     /// The accounts that use it.
     pub accounts: Vec<String>,
 }
@@ -183,6 +186,7 @@ impl Calendar {
                 expires,
                 problem,
                 has_next: app.client_secret_next.is_some(),
+                next_in_use: None,
                 accounts: vec![account.to_owned()],
             });
         }
