@@ -3,7 +3,6 @@
 use std::{
     collections::HashMap,
     fmt,
-    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -278,11 +277,11 @@ impl MailApp {
 
 /// The end of the first certificate of a PEM file.
 #[cfg(all(feature = "oauth", feature = "certificate"))]
-fn certificate_end(file: &Path) -> Result<Timestamp, String> {
+fn certificate_end(file: &std::path::Path) -> Result<Timestamp, String> {
     crate::auth::certificate_end(file)
 }
 
 #[cfg(all(feature = "oauth", not(feature = "certificate")))]
-fn certificate_end(file: &Path) -> Result<Timestamp, String> {
+fn certificate_end(file: &std::path::Path) -> Result<Timestamp, String> {
     Err(format!("`{}` is not read: the feature `certificate` is not built into this program", file.display()))
 }

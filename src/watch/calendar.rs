@@ -1,14 +1,19 @@
 //! When secrets and certificates run out.
 
+#[cfg(feature = "oauth")]
+use std::path::{Path, PathBuf};
 use std::{
     collections::HashMap,
-    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
-use jiff::{Timestamp, civil::Date, tz::TimeZone};
+#[cfg(feature = "oauth")]
+use jiff::civil::Date;
+use jiff::{Timestamp, tz::TimeZone};
 
-use crate::{Language, auth::Registration, setting::Places};
+use crate::Language;
+#[cfg(feature = "oauth")]
+use crate::{auth::Registration, setting::Places};
 
 /// How many days before its end a credential is warned about.
 const WARNINGS: [i64; 4] = [1, 7, 30, 60];
@@ -151,6 +156,7 @@ impl Calendar {
 
     /// Lays the credentials of all accounts together; accounts that share one are listed with it. `certificate_end`
     /// reads a file.
+    #[cfg(feature = "oauth")]
     pub(crate) fn credentials<'a>(
         accounts: impl IntoIterator<Item = (&'a str, &'a Registration, &'a Places)>,
         certificate_end: impl Fn(&Path) -> Result<Timestamp, String>,
@@ -195,6 +201,7 @@ impl Calendar {
 }
 
 /// The day counts from its beginning: nobody knows at which hour of it a secret ends.
+#[cfg(feature = "oauth")]
 fn midnight(day: Date) -> Timestamp {
     day.to_zoned(TimeZone::UTC).map_or(Timestamp::MAX, |zoned| zoned.timestamp())
 }
