@@ -149,11 +149,9 @@ fn folded(bytes: &[u8]) -> String {
 }
 
 /// What Exchange makes of these, and of no other: the beginning of the subject, and how it differs.
-const CONVERTED: [(&str, Converted); 5] = [
+const CONVERTED: [(&str, Converted); 3] = [
     ("[[0001]] SCN_20260203_081512", Converted::MessageId),
-    // Raw bytes in a file name are decoded as something else.
-    ("Energienota maart", Converted::Names),
-    ("Keuring bestelbus", Converted::Names),
+    // The parts of a delivery report are called after what they are.
     ("Undelivered Mail", Converted::Names),
     // A winmail.dat is opened.
     ("Factuur LL-61207", Converted::Files),
@@ -192,8 +190,8 @@ async fn a_job_sees_the_same_mail_through_every_account() {
     assert_eq!(on_disk, world.seen("before").await, "maildir and imap");
     let after = world.seen("after").await;
     assert_eq!(comparable(&on_disk), comparable(&after), "maildir and graph");
-    let differing = on_disk.iter().filter(|(key, text)| after.get(*key) != Some(*text)).count();
-    assert_eq!(differing, CONVERTED.len(), "each of them is needed");
+    let differing: Vec<_> = on_disk.iter().filter(|(key, text)| after.get(*key) != Some(*text)).collect();
+    assert_eq!(differing.len(), CONVERTED.len(), "each of them is needed: {differing:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! What an access token says of itself, for help texts only.
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Auth;
 use crate::Secret;
@@ -60,7 +60,9 @@ impl Claims {
         let mut parts = token.expose().split('.');
         let (_, payload, _) = (parts.next()?, parts.next()?, parts.next()?);
         let json = base64_simd::URL_SAFE_NO_PAD.decode_to_vec(payload.trim_end_matches('=')).ok()?;
-        let payload: Payload = serde_json::from_slice(&json).ok()?;
+        // A list would do for the struct as well.
+        let object: Map<String, Value> = serde_json::from_slice(&json).ok()?;
+        let payload: Payload = serde_json::from_value(Value::Object(object)).ok()?;
         let text = |value: &Value| match value {
             Value::Array(all) => all.first().and_then(Value::as_str).map(clean),
             value => value.as_str().map(clean),

@@ -2,7 +2,9 @@
 
 use url::Url;
 
-use super::{Audience, Auth, Registration, is_guid, is_loopback};
+#[cfg(feature = "oauth")]
+use super::is_guid;
+use super::{Audience, Auth, Registration, is_loopback};
 use crate::{Result, setting::Places, store::SignInId};
 
 /// How an account signs in with OAuth. A provider makes it of its settings
@@ -105,6 +107,7 @@ impl SignInSettings {
     }
 
     /// What is asked for beside the scopes, when a person signs in: who they are, and a sign-in that lasts.
+    #[cfg(feature = "oauth")]
     pub(crate) fn lasting_scopes(&self) -> &'static [&'static str] {
         match self.audience {
             // Other services have other words for it, which stand in `scopes`.
@@ -115,6 +118,7 @@ impl SignInSettings {
 
     /// What a person is asked to agree to beyond this account's scopes: reading their profile, where only the profile
     /// tells whether they are the principal.
+    #[cfg(feature = "oauth")]
     pub(crate) fn more_to_consent(&self) -> Result<Option<String>> {
         Ok(match self.audience {
             Audience::Exchange if !is_guid(&self.principal) => {

@@ -195,7 +195,7 @@ impl MailApp {
     /// # tokio::runtime::Runtime::new()?.block_on(async {
     /// use mail_account::{MailApp, watch::{AccountEvent, Condition}};
     ///
-    /// let app = MailApp::from_str("[accounts.a]\nprovider = \"memory\"", ".")?.with_account_events(|event| {
+    /// let app = MailApp::from_str("[accounts.a]\nprovider = \"memory\"\nmailbox = \"a@contoso.example\"", ".")?.with_account_events(|event| {
     ///     if let AccountEvent::StateChanged { state, .. } = event {
     ///         println!("{}: {}", state.account, state.message(mail_account::Language::English));
     ///     }
