@@ -12,7 +12,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::Parser;
 use mail_account::{
     Language, MailApp, Result,
-    check::{Report, Step, StepStatus, Who, check_configured, inventory::retiring},
+    check::{Report, Step, StepStatus, Who},
 };
 use serde_json::{Value, json};
 
@@ -57,7 +57,7 @@ async fn main() -> ExitCode {
 
 async fn check(arguments: &Arguments) -> Result<(MailApp, Report)> {
     let app = MailApp::load(&arguments.config)?;
-    let report = check_configured(&app, &arguments.account, arguments.job.as_deref()).await?;
+    let report = app.check(&arguments.account, arguments.job.as_deref()).await?;
     Ok((app, report))
 }
 
@@ -111,8 +111,8 @@ fn show(report: &Report, language: Language) {
 
 /// What the account's service has ended.
 fn warn(app: &MailApp, arguments: &Arguments) {
-    let retiring = retiring(app).into_iter().find(|account| account.account == arguments.account.trim());
-    if let Some(account) = retiring {
+    let mut retiring = app.retiring().into_iter();
+    if let Some(account) = retiring.find(|account| account.account == arguments.account.trim()) {
         println!("! {}", account.retirement.text(arguments.lang));
     }
 }

@@ -162,10 +162,10 @@ fn show(arguments: &Arguments, rehearsal: &Rehearsal) {
             Severity::Conversion => "~",
             _ => "·",
         };
-        println!("{mark} {}: {}", difference.kind.text(language), support::line(&difference.detail));
+        println!("{mark} {}: {}", difference.kind.text(language), support::line(difference.detail_in(language)));
     }
     for unproven in &rehearsal.unproven {
-        println!("? {}: {}", unproven.kind.text(language), support::line(&unproven.detail));
+        println!("? {}: {}", unproven.kind.text(language), support::line(unproven.detail_in(language)));
     }
     if !new.first.is_empty() {
         println!("`{}` {}:", new.account, say("would import first", "zou als eerste importeren"));

@@ -51,6 +51,10 @@
 //! | delivery | one hand-over of one message to your code | [`Delivery`], [`Handler`], [`Outcome`] |
 //! | ledger | the durable memory of what each job did with each message | [`Ledger`], [`SqlStore`] |
 //! | report | what a run did: counts that must close, reasons for what failed | [`JobReport`], [`Reason`] |
+//! | sign-in | a person's, made once and kept sealed; jobs run on it from then on | [`auth`], [`store::TokenStore`] |
+//! | state | how an account fares, as its last runs have met it | [`watch::AccountState`] |
+//! | cause | why something does not work, who repairs it, and how | [`check::Cause`] |
+//! | rehearsal | what a swap to another account would change, found before it is made | [`swap::Rehearsal`] |
 //! | error | named for what you can do about it | [`Error`], [`ErrorKind`] |
 //!
 //! Data flows one way: config, account, importer, handler, move. [`MailApp`] puts the parts together from a file; each
@@ -70,18 +74,21 @@
 //!
 //! # Features
 //!
-//! Default: `graph`, `imap`, `sqlite`. Others: `postgres` (the ledger in PostgreSQL), `certificate` (sign-in of an app
-//! with a certificate), `testing` (the conformance list, and fakes). A feature brings dependencies and never changes what
-//! something else does; the settings of every provider are read and checked in every build.
+//! Default: `graph`, `imap`, `sqlite` (ledger, sign-ins and states in a file). Others: `postgres` (the same in
+//! PostgreSQL), `certificate` (sign-in of an app with a certificate), `testing` (the conformance list, and fakes). A
+//! feature brings dependencies and never changes what something else does; the settings of every provider are read and
+//! checked in every build.
 //!
 //! # Where next
 //!
 //! - [`config`]: what stops what, and [`MailApp`]
 //! - [`import`]: the guarantee, and [`Importer`]
 //! - [`auth`]: how an app or a person signs in
+//! - [`check`]: Test Connection, and [`MailApp::check`]
 //! - [`watch`]: how accounts fare, and when their secrets run out
+//! - [`swap`]: the rehearsal before a job goes on with another account
 //! - [`account`]: the contract that every provider keeps
-//! - `examples/import.rs`: a whole program
+//! - `examples/import.rs`: a whole program; `authorize.rs` and `web_callback.rs`: signing in
 //! - [`_design`]: why it is built as it is
 
 pub mod account;

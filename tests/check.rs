@@ -2,7 +2,7 @@
 
 use mail_account::{
     Access, ErrorKind, ImportJob, Language, MailApp,
-    check::{Cause, Report, StepId, StepStatus, check, check_configured},
+    check::{Cause, Report, StepId, StepStatus, check},
     provider::memory::{MemoryAccount, MemoryMailbox, MemoryOptions, Operation},
     testing::mail,
 };
@@ -144,22 +144,22 @@ processed_folder = "Inbox"
 async fn a_draft_is_told_what_is_wrong_inside_it() {
     let folder = tempfile::tempdir().unwrap();
     let app = MailApp::from_str(DRAFT, folder.path()).unwrap();
-    let report = check_configured(&app, "basic", None).await.unwrap();
+    let report = app.check("basic", None).await.unwrap();
     assert_eq!(failures(&report), [(StepId::Settings, Cause::SettingsWrong)]);
     let message = report.steps[0].message(Language::Dutch);
     assert!(message.contains("`basic`") && message.contains("password"), "{message}");
 
     // No mailbox there yet, and none is made.
-    assert!(!check_configured(&app, "local", None).await.unwrap().ok());
+    assert!(!app.check("local", None).await.unwrap().ok());
     assert!(!folder.path().join("mailbox").exists());
     for part in ["cur", "new", "tmp"] {
         std::fs::create_dir_all(folder.path().join("mailbox").join(part)).unwrap();
     }
-    let report = check_configured(&app, "local", Some("invoices")).await.unwrap();
+    let report = app.check("local", Some("invoices")).await.unwrap();
     assert_eq!(failures(&report), [(StepId::FoldersDiffer, Cause::FolderSame)]);
 
     for (account, job) in [("loca", None), ("local", Some("invoice"))] {
-        let error = check_configured(&app, account, job).await.unwrap_err();
+        let error = app.check(account, job).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidConfig, "{error}");
     }
     // Nothing but the mailbox is there: no database was opened.

@@ -25,7 +25,7 @@ use futures::{StreamExt as _, stream};
 use jiff::Timestamp;
 use mail_account::{
     Language, MailApp,
-    check::{Cause, Report, StepId, StepStatus, Who, check_configured, check_job},
+    check::{Cause, Report, StepId, StepStatus, Who},
     testing::{
         graph::{AppBuilder, Fault, GraphFake, Language as FolderLanguage, MailboxState, RetryAfter, Route},
         mail,
@@ -469,7 +469,7 @@ fn steady(text: &str) -> String {
 async fn every_cause_is_found_where_it_is_provoked() {
     let cases = cases().await;
     let reports: Vec<_> = stream::iter(&cases)
-        .map(|case| async move { check_configured(&case.app, case.account, case.job).await.unwrap() })
+        .map(|case| async move { case.app.check(case.account, case.job).await.unwrap() })
         .buffered(cases.len())
         .collect()
         .await;
@@ -526,7 +526,7 @@ async fn what_a_token_shows_is_said_and_fails_nothing() {
     let check = async |of_app: fn(AppBuilder) -> AppBuilder, job: &str| {
         let (fake, id) = tenant(of_app).await;
         let (app, _folder) = configured(&graph_account("first", &fake, &id, MAILBOX, &[]), job);
-        let report = check_configured(&app, "first", Some("facturen")).await.unwrap();
+        let report = app.check("first", Some("facturen")).await.unwrap();
         assert!(report.ok(), "{report:?}");
         only_read(&fake);
         report
@@ -572,7 +572,7 @@ async fn all_accounts_of_a_job_are_checked_and_none_hides_another() {
     let folder = tempfile::tempdir().unwrap();
     let job = "[jobs.facturen]\naccounts = [\"first\", \"third\", \"second\"]\n";
     let config = MailApp::from_str(&format!("{accounts}{job}{JOB}"), folder.path()).unwrap();
-    let reports = check_job(&config, "facturen").await.unwrap();
+    let reports = config.check_job("facturen").await.unwrap();
     let expected = [
         ("first", vec![(Mailbox, C::PermissionWrongKind)]),
         ("third", vec![(Settings, C::SettingsWrong)]),
@@ -581,7 +581,7 @@ async fn all_accounts_of_a_job_are_checked_and_none_hides_another() {
     let got: Vec<_> = reports.iter().map(|report| (report.account.as_str(), found(report))).collect();
     assert_eq!(got, expected);
     app.grant("Mail.ReadWrite");
-    let reports = check_job(&config, "facturen").await.unwrap();
+    let reports = config.check_job("facturen").await.unwrap();
     assert_eq!(reports.iter().map(Report::ok).collect::<Vec<_>>(), [true, false, true]);
     // Nothing else was made: no database, no folder.
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -598,7 +598,7 @@ async fn a_mailbox_on_dovecot_passes_and_stays_as_it_was() {
     server.deliver(&user, "", &mail, SystemTime::now());
     let new = server.maildir(&user, "").join("new");
     let (app, _folder) = configured(&dovecot_account(&server, &user, ""), JOB);
-    let report = check_configured(&app, "first", Some("facturen")).await.unwrap();
+    let report = app.check("first", Some("facturen")).await.unwrap();
     assert!(report.ok(), "{report:?}");
     // Nobody has opened it for writing: that would have moved the message out of `new`.
     assert_eq!(fs::read_dir(new).unwrap().count(), 1);

@@ -7,7 +7,7 @@ mod consent;
 use consent::{INVOICES, SECRET, Site};
 use mail_account::{
     Language,
-    check::{Cause, Report, StepId, StepStatus, check_configured},
+    check::{Cause, Report, StepId, StepStatus},
     testing::graph::{Fault, Mailbox, Route},
 };
 
@@ -34,7 +34,7 @@ async fn sign_in(site: &Site, user: &Mailbox) {
 }
 
 async fn check(site: &Site) -> Report {
-    check_configured(&site.host(), "invoices", Some("facturen")).await.unwrap()
+    site.host().check("invoices", Some("facturen")).await.unwrap()
 }
 
 fn found(report: &Report) -> Vec<(StepId, Cause)> {

@@ -1,13 +1,22 @@
-//! The pages that customers are given: what they say to type works, and both languages say the same.
+//! The pages that customers are given: what they say to type works, and both languages say the same. And the maps that
+//! this crate's own readers are given.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use mail_account::{MailApp, check::Cause};
 
 const PAGES: [&str; 2] = ["move-to-graph.md", "move-to-graph.nl.md"];
 
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
 fn page(name: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name)).unwrap()
+    fs::read_to_string(root().join("docs").join(name)).unwrap()
 }
 
 /// The blocks of code of one language.
@@ -72,7 +81,7 @@ fn the_commands_exist_and_name_what_the_configuration_has() {
                     other => panic!("{other:?} in {line}"),
                 }
             }
-            let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(format!("{example}.rs"));
+            let source = root().join("examples").join(format!("{example}.rs"));
             assert!(source.exists(), "{line}");
         }
         assert_eq!(examples, ["check", "swap"]);
@@ -91,5 +100,57 @@ fn both_languages_name_the_same_causes_and_they_exist() {
     // Pages are named, never linked: their addresses change.
     for page in [&english, &dutch] {
         assert!(!page.contains("http"), "an address");
+    }
+}
+
+/// Every folder below this one, itself included.
+fn folders(top: PathBuf) -> Vec<PathBuf> {
+    let below = fs::read_dir(&top).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir());
+    let mut all: Vec<_> = below.flat_map(folders).collect();
+    all.push(top);
+    all
+}
+
+#[test]
+fn the_map_of_a_folder_names_every_file_in_it() {
+    let mut maps = 0;
+    for folder in folders(root().join("src")) {
+        let Ok(source) = fs::read_to_string(folder.join("mod.rs")) else { continue };
+        let map: String = source.lines().take_while(|line| line.starts_with("//!")).collect();
+        for entry in fs::read_dir(&folder).unwrap() {
+            let entry = entry.unwrap();
+            let slash = if entry.file_type().unwrap().is_dir() { "/" } else { "" };
+            let name = format!("`{}{slash}`", entry.file_name().to_str().unwrap());
+            assert!(name == "`mod.rs`" || map.contains(&name), "{}: the map has no {name}", folder.display());
+        }
+        maps += 1;
+    }
+    assert!(maps > 20, "{maps} maps");
+}
+
+#[test]
+fn the_configurations_of_the_readme_load() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let configurations = blocks(&readme, "toml");
+    assert_eq!(configurations.len(), 2);
+    for text in configurations {
+        let app = MailApp::from_str(&text, ".").unwrap_or_else(|e| panic!("{}", e.chain()));
+        assert!(app.accounts().count() == 1 && app.accounts().all(|account| account.problem.is_none()), "{text}");
+    }
+}
+
+#[test]
+fn the_readme_shows_every_example_and_every_page() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let listed = |folder: &str, end: &str| {
+        let entries = fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().file_name());
+        let names = entries.filter_map(|name| name.to_str().and_then(|name| name.strip_suffix(end)).map(str::to_owned));
+        names.collect::<Vec<_>>()
+    };
+    for example in listed("examples", ".rs") {
+        assert!(readme.contains(&format!("cargo run --example {example} ")), "no command line for {example}");
+    }
+    for page in listed("docs", ".md") {
+        assert!(readme.contains(&format!("(docs/{page}.md)")), "no link to {page}");
     }
 }

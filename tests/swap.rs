@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use mail_account::{
-    Access, Delivery, ErrorKind, ImportJob, Importer, Ledger, MailAccount, Outcome, handler_fn,
+    Access, Delivery, ErrorKind, ImportJob, Importer, Language, Ledger, MailAccount, Outcome, handler_fn,
     provider::memory::{MemoryAccount, MemoryMailbox, MemoryOptions, Operation},
     swap::{DifferenceKind, Limits, Rehearsal, Severity, UnprovenKind, rehearse, rehearse_with},
     testing::{Mail, MemoryLedger, mail},
@@ -68,7 +68,16 @@ fn only_read(mailboxes: &[&MemoryMailbox]) {
     }
 }
 
+/// What was found, once it is sure that all of it is told in Dutch too.
 fn kinds(rehearsal: &Rehearsal) -> Vec<(Severity, DifferenceKind)> {
+    // What an account meets is quoted.
+    let quoted = [DifferenceKind::OldAccountError, DifferenceKind::NewAccountError];
+    for difference in rehearsal.differences.iter().filter(|d| !quoted.contains(&d.kind)) {
+        assert_ne!(difference.detail, difference.detail_in(Language::Dutch));
+    }
+    for unproven in &rehearsal.unproven {
+        assert_ne!(unproven.detail, unproven.detail_in(Language::Dutch));
+    }
     rehearsal
         .differences
         .iter()
@@ -115,6 +124,8 @@ async fn a_message_that_is_missing_is_named() {
     assert_eq!(kinds(&rehearsal), [(Blocking, MessageMissing)]);
     let detail = &rehearsal.differences.last().unwrap().detail;
     assert!(rehearsal.differences.iter().any(|d| d.detail.contains("\"Factuur 12\"")), "{detail}");
+    let dutch = rehearsal.differences.iter().map(|d| d.detail_in(Language::Dutch)).collect::<Vec<_>>();
+    assert!(dutch.iter().any(|d| d.contains("\"Factuur 12\" ontvangen ")), "{dutch:?}");
     // Seen from the other side.
     let rehearsal = between(&b, &a).await;
     assert_eq!(kinds(&rehearsal), [(Blocking, MessageExtra)]);

@@ -251,6 +251,18 @@ async fn what_the_file_says_needs_no_run() {
     assert_eq!(host.app.state_of("off").await.unwrap().condition, Condition::Draft);
 }
 
+#[tokio::test]
+async fn a_folder_that_was_renamed_is_told_as_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let host = Host::new(&CONFIG.replace("\"Inbox\"", "\"Facturen\""), folder.path());
+    host.run().await;
+    let state = host.app.state_of("invoices").await.unwrap();
+    assert_eq!((state.condition, state.cause), (Condition::Misconfigured, Some(Cause::FolderMissing)));
+    for language in [Language::English, Language::Dutch] {
+        assert!(state.message(language).contains("`Facturen`"), "{}", state.message(language));
+    }
+}
+
 #[cfg(feature = "graph")]
 const DELEGATED: &str = r#"
 [state]

@@ -18,6 +18,7 @@
 //! | `device.rs` | the same with a code on another device |
 //! | `identity.rs` | who has signed in |
 //! | `outcome.rs` | what a hand-over came to, for the host and for the person at the browser |
+//! | `tests.rs` | people and apps at a scripted sign-in service |
 //!
 //! # Authorize
 //!

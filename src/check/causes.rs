@@ -353,6 +353,8 @@ static RULES: [&[Rule]; 4] = [
         says(Cause::ImapDisabled, &["imap is switched off for this mailbox, the server says"]),
         says(Cause::NotConnected, &["mailbox was not opened"]),
         says(Cause::ConnectionLimit, &["maximum number of connections", "too many simultaneous connections"]),
+        says(Cause::FolderMissing, &["there is no folder"]),
+        says(Cause::FolderReadOnly, &["is read-only for this account"]),
         says(Cause::FolderSame, &["is the import folder itself"]),
         says(Cause::FolderNoMail, &["holds no messages"]),
         says(Cause::FolderAmbiguous, &["is ambiguous"]),

@@ -3,33 +3,38 @@
 //! [`check`] looks at an account step by step and changes nothing. A failed step has a [`Cause`]: what is wrong, who
 //! repairs it, and the next step, in English and Dutch. The list of causes is `docs/causes.md`.
 //!
+//! Nothing here knows a configuration. [`MailApp::check`](crate::MailApp::check) opens an account of one and tests it,
+//! [`MailApp::check_job`](crate::MailApp::check_job) all accounts of a job.
+//!
 //! | file | what it holds |
 //! |---|---|
-//! | `mod.rs` | the front: an open account, an account of a configuration, all accounts of a job |
+//! | `mod.rs` | [`check`], and how long it waits |
 //! | `steps.rs` | the steps, one after the other |
 //! | `report.rs` | what they find |
 //! | `causes.rs` | [`Cause`], and the one table from what services answer to causes |
+//! | `causes/` | the answers of services that the table is tested with |
 //! | `brief.rs` | causes for whoever meets an error elsewhere |
 //! | `texts.rs` | what each cause says, in English and Dutch |
+//! | `texts.snapshot.txt` | the same filled in, to be read aloud |
 //! | `permissions.rs` | what a job needs to be permitted, and what a token shows |
-//! | `inventory.rs` | which accounts sign in in a way that their service retires |
+//! | `retirement.rs` | ways of signing in that a service has retired |
 
 mod brief;
 mod causes;
-pub mod inventory;
 pub mod permissions;
 mod report;
+mod retirement;
 mod steps;
 mod texts;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 pub use causes::{Cause, Who};
 pub use report::{Evidence, Report, Step, StepId, StepStatus};
+pub use retirement::Retirement;
 
-use crate::{Error, ImportJob, MailAccount, MailApp, Patience, Result};
-use steps::{Checking, Peers, failed};
-use texts::Values;
+use crate::{ImportJob, MailAccount, Patience};
+use steps::Checking;
 
 /// A step that asks a server.
 const A_STEP: Duration = Duration::from_secs(10);
@@ -38,7 +43,7 @@ const SIGN_IN: Duration = Duration::from_secs(40);
 
 /// How long an account that is opened to be checked waits for its service: less than a step, and for a sign-in less than
 /// that step, so that each ends with what went wrong and not with its own deadline.
-fn patience() -> Patience {
+pub(crate) fn patience() -> Patience {
     Patience {
         connect: Duration::from_secs(7),
         silence: Duration::from_secs(18),
@@ -46,68 +51,6 @@ fn patience() -> Patience {
         pauses: Duration::from_secs(8),
         ..Patience::default()
     }
-}
-
-/// Tests an account of a configuration, for a job or as such.
-///
-/// What is wrong inside the account or the job is a failed step. No ledger is opened: this works on a draft. The account
-/// signs in anew, so that what was granted a minute ago counts.
-///
-/// # Errors
-///
-/// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) when the configuration has no such account or job.
-pub async fn check_configured(app: &MailApp, account: &str, job: Option<&str>) -> Result<Report> {
-    let known = app.accounts().any(|known| known.name == account.trim());
-    let opened = app.opened_apart(account, patience());
-    if let (false, Err(error)) = (known, &opened) {
-        return Err(Error::new(error.kind(), error.message().to_owned()));
-    }
-    let job = match job {
-        None => None,
-        Some(name) => {
-            let found = app.job(name);
-            match found {
-                Err(error) if !app.jobs().any(|known| known == name.trim()) => return Err(error),
-                found => Some(found),
-            }
-        }
-    };
-    let values = Values { account: account.trim(), ..Values::default() };
-    let account = match opened {
-        Ok(opened) => opened,
-        Err(error) => {
-            let mut report = Report { account: account.trim().to_owned(), steps: Vec::new() };
-            report.steps.push(failed(StepId::Settings, &error, None, &values));
-            report.steps.extend(StepId::ALL[1..].iter().map(|step| Step::after_failure(*step)));
-            return Ok(report);
-        }
-    };
-    let peers = Peers::of(app);
-    match job {
-        None => Ok(Checking::new(&*account, None, Some(peers)).run().await),
-        Some(Ok(job)) => Ok(Checking::new(&*account, Some(job), Some(peers)).run().await),
-        Some(Err(error)) => {
-            // The account itself is looked at all the same.
-            let mut report = Checking::new(&*account, None, Some(peers)).run().await;
-            report.steps[0] = failed(StepId::Settings, &error, None, &values);
-            for step in &mut report.steps {
-                if (StepId::ImportFolder..=StepId::FoldersDiffer).contains(&step.step) {
-                    *step = Step::after_failure(step.step);
-                }
-            }
-            Ok(report)
-        }
-    }
-}
-
-/// Tests all accounts of a job, at the same time, in the job's order.
-///
-/// # Errors
-///
-/// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) when the configuration has no such job.
-pub async fn check_job(app: &MailApp, job: &str) -> Result<Vec<Report>> {
-    let accounts = app.accounts_of(job)?;
-    futures::future::try_join_all(accounts.iter().map(|account| check_configured(app, account, Some(job)))).await
 }
 
 /// Tests an open account, for a job or as such. Only lists, reads and asks; what only a change would prove is
@@ -130,4 +73,17 @@ pub async fn check_job(app: &MailApp, job: &str) -> Result<Vec<Report>> {
 /// ```
 pub async fn check(account: &dyn MailAccount, job: Option<&ImportJob>) -> Report {
     Checking::new(account, job, None).run().await
+}
+
+/// Opens the other accounts of a host, one by one as they are asked for. They may show that an app has access by other
+/// ways than its token.
+pub(crate) type Others<'a> = &'a (dyn Fn() -> Box<dyn Iterator<Item = Arc<dyn MailAccount>> + Send + 'a> + Sync);
+
+/// As [`check()`], and looks at others where this account alone does not tell why it is refused.
+pub(crate) async fn check_among<'a>(
+    account: &'a dyn MailAccount,
+    job: Option<&'a ImportJob>,
+    others: Others<'a>,
+) -> Report {
+    Checking::new(account, job, Some(others)).run().await
 }

@@ -1,7 +1,7 @@
 //! What a check finds: steps, and how each ended.
 
 use super::causes::{Cause, Who};
-use crate::Language;
+use crate::{Error, Language};
 
 /// What is looked at, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,6 +115,16 @@ pub struct Evidence {
     pub code: Option<String>,
     /// Ids under which its support finds the requests.
     pub request_ids: Vec<String>,
+}
+
+impl Evidence {
+    pub(super) fn of(error: &Error) -> Self {
+        Self {
+            text: error.chain().to_string(),
+            code: error.code().map(str::to_owned),
+            request_ids: error.request_ids().to_vec(),
+        }
+    }
 }
 
 /// One step.

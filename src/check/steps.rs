@@ -1,33 +1,31 @@
 //! The steps, one after the other.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, time::Duration};
 
 use futures::StreamExt as _;
 
 use super::{
-    A_STEP, SIGN_IN,
+    A_STEP, Others, SIGN_IN,
     causes::{self, Cause, Seen},
-    patience,
     permissions::{Assessment, Need, Service, least},
     report::{Evidence, Report, Step, StepId, StepStatus},
     texts::{Values, listed},
 };
 use crate::{
-    Access, Error, ErrorKind, Folder, FolderId, FolderSpec, ImportJob, MailAccount, MailApp, Query, Result, Role,
+    Access, Error, ErrorKind, Folder, FolderId, FolderSpec, ImportJob, MailAccount, Query, Result, Role,
     auth::{Auth, Claims},
     provider::insight::{self, Absence, Facts, Insight},
 };
 
 /// A failed step: what its error means.
-pub(super) fn failed(step: StepId, error: &Error, seen: Option<Seen>, values: &Values<'_>) -> Step {
+fn failed(step: StepId, error: &Error, seen: Option<Seen>, values: &Values<'_>) -> Step {
     let cause = causes::of(error, step, seen);
-    let evidence = Evidence {
-        text: error.chain().to_string(),
-        code: error.code().map(str::to_owned),
-        request_ids: error.request_ids().to_vec(),
-    };
     let [english, dutch] = cause.texts(values, error);
-    Step { cause: Some(cause), evidence: Some(evidence), ..Step::new(step, StepStatus::Failed, english, dutch) }
+    Step {
+        cause: Some(cause),
+        evidence: Some(Evidence::of(error)),
+        ..Step::new(step, StepStatus::Failed, english, dutch)
+    }
 }
 
 async fn within<T>(limit: Duration, asked: impl Future<Output = Result<T>>) -> Result<T> {
@@ -36,38 +34,47 @@ async fn within<T>(limit: Duration, asked: impl Future<Output = Result<T>>) -> R
     })
 }
 
-/// The configuration's other accounts, which may show that an app has access by other ways than its token.
-pub(super) struct Peers<'a>(&'a MailApp);
+/// Whether the same app opens another mailbox. Asks a few only, for nothing but their inbox.
+async fn opens_another(others: Others<'_>, facts: &Facts) -> bool {
+    const ASKED: usize = 3;
+    let same_app = |other: &dyn MailAccount| {
+        let other = insight::insight(other).map(Insight::facts).unwrap_or_default();
+        other.client_id.is_some() && (&other.client_id, &other.tenant) == (&facts.client_id, &facts.tenant)
+    };
+    for other in others().filter(|other| same_app(&**other)).take(ASKED) {
+        if within(A_STEP, other.resolve_folder(&FolderSpec::Role(Role::Inbox))).await.is_ok() {
+            return true;
+        }
+    }
+    false
+}
 
-impl<'a> Peers<'a> {
-    pub(super) fn of(app: &'a MailApp) -> Self {
-        Self(app)
+impl Report {
+    /// Of an account that cannot be opened, because of this.
+    pub(crate) fn unopened(account: &str, error: &Error) -> Self {
+        let values = Values { account, ..Values::default() };
+        let mut steps = vec![failed(StepId::Settings, error, None, &values)];
+        steps.extend(StepId::ALL[1..].iter().map(|step| Step::after_failure(*step)));
+        Self { account: account.to_owned(), steps }
     }
 
-    /// Whether the same app opens another mailbox. Asks a few only, for nothing but their inbox.
-    async fn opens_another(&self, account: &str, facts: &Facts) -> bool {
-        const ASKED: usize = 3;
-        let app = self.0;
-        let names: Vec<_> = app.accounts().filter(|a| a.enabled && a.name != account).map(|a| a.name).collect();
-        let same_app = |other: &Arc<dyn MailAccount>| {
-            let other = insight::insight(&**other).map(Insight::facts).unwrap_or_default();
-            other.client_id.is_some()
-                && (other.client_id, other.tenant) == (facts.client_id.clone(), facts.tenant.clone())
-        };
-        let accounts = names.iter().filter_map(|name| app.opened_apart(name, patience()).ok()).filter(same_app);
-        for other in accounts.take(ASKED) {
-            if within(A_STEP, other.resolve_folder(&FolderSpec::Role(Role::Inbox))).await.is_ok() {
-                return true;
+    /// The same account for a job in which this is wrong: of its folders nothing is known.
+    pub(crate) fn for_broken_job(mut self, error: &Error) -> Self {
+        let values = Values { account: &self.account, ..Values::default() };
+        self.steps[0] = failed(StepId::Settings, error, None, &values);
+        for step in &mut self.steps {
+            if (StepId::ImportFolder..=StepId::FoldersDiffer).contains(&step.step) {
+                *step = Step::after_failure(step.step);
             }
         }
-        false
+        self
     }
 }
 
 pub(super) struct Checking<'a> {
     account: &'a dyn MailAccount,
     job: Option<&'a ImportJob>,
-    peers: Option<Peers<'a>>,
+    others: Option<Others<'a>>,
     insight: Option<&'a dyn Insight>,
     facts: Facts,
     needed: Vec<&'static str>,
@@ -79,13 +86,13 @@ pub(super) struct Checking<'a> {
 }
 
 impl<'a> Checking<'a> {
-    pub(super) fn new(account: &'a dyn MailAccount, job: Option<&'a ImportJob>, peers: Option<Peers<'a>>) -> Self {
+    pub(super) fn new(account: &'a dyn MailAccount, job: Option<&'a ImportJob>, others: Option<Others<'a>>) -> Self {
         let insight = insight::insight(account);
         let facts = insight.map(Insight::facts).unwrap_or_default();
         let mut checking = Self {
             account,
             job,
-            peers,
+            others,
             insight,
             facts,
             needed: Vec::new(),
@@ -166,8 +173,8 @@ impl<'a> Checking<'a> {
             return not_let_in.then_some(Seen::PersonNotLetIn);
         }
         if auth == Auth::App
-            && let Some(peers) = &self.peers
-            && peers.opens_another(&self.account.mailbox().account, &self.facts).await
+            && let Some(others) = self.others
+            && opens_another(others, &self.facts).await
         {
             return Some(Seen::OtherMailboxOpens);
         }
@@ -293,10 +300,13 @@ impl<'a> Checking<'a> {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 self.failed(StepId::Permissions, &error, "").await
             }
-            Err(error) => unproven(
-                format!("No message could be read: {}.", error.chain()),
-                format!("Er kon geen bericht worden gelezen: {}.", error.chain()),
-            ),
+            Err(error) => Step {
+                evidence: Some(Evidence::of(&error)),
+                ..unproven(
+                    "No message could be read to try it.",
+                    "Er kon geen bericht worden gelezen om het te proberen.",
+                )
+            },
             Ok(read) => self.shown(read.is_some()).await,
         };
         self.steps.push(step);

@@ -203,22 +203,22 @@ impl Cause {
             Self::TlsExpired => text(
                 "",
                 [
-                    "The certificate that account `{account}` meets has expired ({reason}).",
+                    "The certificate that account `{account}` meets has expired.",
                     "Renew it on the server; if it is valid, correct the clock of this machine.",
                 ],
                 [
-                    "Het certificaat dat account `{account}` krijgt, is verlopen ({reason}).",
+                    "Het certificaat dat account `{account}` krijgt, is verlopen.",
                     "Vernieuw het op de server; als het nog geldig is, zet dan de klok van deze machine goed.",
                 ],
             ),
             Self::TlsUnknownCa => text(
                 "",
                 [
-                    "The certificate that account `{account}` meets comes from an authority that this machine does not trust ({reason}).",
+                    "The certificate that account `{account}` meets comes from an authority that this machine does not trust.",
                     "Get the root certificate of the company or proxy as a PEM file and name it in `ca_file`.",
                 ],
                 [
-                    "Het certificaat dat account `{account}` krijgt, komt van een uitgever die deze machine niet vertrouwt ({reason}).",
+                    "Het certificaat dat account `{account}` krijgt, komt van een uitgever die deze machine niet vertrouwt.",
                     "Vraag het basiscertificaat van het bedrijf of de proxy als PEM-bestand en noem het in `ca_file`.",
                 ],
             ),
@@ -236,12 +236,12 @@ impl Cause {
             Self::Proxy => text(
                 "",
                 [
-                    "Something between this machine and the service of account `{account}` answers in its place: {message}.",
-                    "Set `proxy`, or let the proxy pass the service's addresses without a sign-in.",
+                    "Something between this machine and the service of account `{account}` answers in its place.",
+                    "Set `proxy`, with a user name and password in its URL if it asks for them; or let the proxy pass the service's addresses without a sign-in.",
                 ],
                 [
-                    "Iets tussen deze machine en de dienst van account `{account}` antwoordt in de plaats van de dienst: {message}.",
-                    "Stel `proxy` in, of laat de proxy de adressen van de dienst door zonder aanmelding.",
+                    "Iets tussen deze machine en de dienst van account `{account}` antwoordt in de plaats van de dienst.",
+                    "Stel `proxy` in, met gebruikersnaam en wachtwoord in de URL als het daarom vraagt; of laat de proxy de adressen van de dienst door zonder aanmelding.",
                 ],
             ),
             Self::ClockSkew => text(
@@ -698,11 +698,11 @@ impl Cause {
             Self::ServiceDown => text(
                 "",
                 [
-                    "The service of account `{account}` cannot be reached or is failing: {message}.",
+                    "The service of account `{account}` cannot be reached or is failing.",
                     "Try again later; if it goes on, look at the service's health page.",
                 ],
                 [
-                    "De dienst van account `{account}` is niet bereikbaar of heeft een storing: {message}.",
+                    "De dienst van account `{account}` is niet bereikbaar of heeft een storing.",
                     "Probeer het later opnieuw; als het aanhoudt, bekijk dan de statuspagina van de dienst.",
                 ],
             ),

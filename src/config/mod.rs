@@ -8,8 +8,10 @@
 //! | `kinds.rs` | the settings of everything that is not a provider's |
 //! | `account.rs`, `job.rs`, `state.rs` | the sections |
 //! | `registry.rs` | the one table of providers |
+//! | `checking.rs` | Test Connection, and accounts that sign in in a retired way |
 //! | `watching.rs` | the states of accounts and the secret calendar |
 //! | `sign_in.rs` | the hand-over: somebody signs in once for an account |
+//! | `tests.rs` | tests of the whole file |
 //!
 //! # What stops what
 //!
@@ -39,6 +41,7 @@
 //! opened is an error in the report of the run, beside the other accounts' results.
 
 mod account;
+mod checking;
 mod file;
 mod job;
 mod kinds;
@@ -59,13 +62,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+pub use checking::RetiringAccount;
 pub use registry::Registry;
 #[cfg(feature = "oauth")]
 pub use sign_in::{HandOverHere, IdleRefresh};
 pub use state::StateConfig;
 
 use crate::{
-    Context, Error, ErrorKind, ImportJob, Importer, Ledger, MailAccount, MailboxInfo, Patience, Result,
+    Context, Error, ErrorKind, ImportJob, Importer, Ledger, MailAccount, MailboxInfo, Result,
     import::JobAccount,
     setting::{Field, Kind},
     store::{StateStore, TokenStore},
@@ -308,17 +312,6 @@ impl MailApp {
     /// [`ErrorKind::Unsupported`] when its provider is not built into this program.
     pub fn account(&self, name: &str) -> Result<Arc<dyn MailAccount>> {
         open(self.find(name)?, &self.opened, &self.context, &self.lazy_tokens)
-    }
-
-    /// The account once more, for a look at it that signs in anew, so that what was granted a minute ago counts, and
-    /// that waits no longer than this.
-    pub(crate) fn opened_apart(&self, name: &str, patience: Patience) -> Result<Arc<dyn MailAccount>> {
-        let account = self.find(name)?;
-        if self.given.contains(&account.name) {
-            return self.account(name);
-        }
-        let tokens = Arc::clone(&self.lazy_tokens);
-        account.open_with(self.context.apart().with_patience(patience), |opening| opening.with_token_store(tokens))
     }
 
     /// All accounts, in the order of the file.

@@ -3,7 +3,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `mod.rs` | [`Importer`]: a job on its accounts, once or every few minutes |
-//! | `run.rs` | one run on one mailbox, read top to bottom |
+//! | `run/` | one run on one mailbox, read top to bottom |
 //! | `lease.rs` | the lease that keeps two runs off one mailbox |
 //! | `identity.rs` | when two messages are the same message |
 //! | `handler.rs` | what the host writes, and what it is given |

@@ -9,6 +9,7 @@
 //! | `names.rs` | what an attachment is called, and what it may be called on a disk |
 //! | `decode/` | transfer encodings, undone piece by piece |
 //! | `read.rs`, `content.rs` | the two that others call |
+//! | `tests.rs` | whole messages |
 //!
 //! mail-parser reads address lists and the rarer charsets. It is not given whole messages: it holds bodies, and gives
 //! up on encodings and parameters that this crate has to get through (see the tests of `decode` and `params`).

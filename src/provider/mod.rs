@@ -2,12 +2,18 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `mod.rs` | the public account type and a trait impl that only forwards |
+//! | `mod.rs` | what a provider is opened with |
+//! | `graph/`, `imap/`, `maildir/`, `memory/` | the providers |
+//! | `insight.rs` | what some accounts can tell of their sign-in, for Test Connection |
+//!
+//! In each provider's folder:
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `mod.rs` or `account.rs` | the public account type and a trait impl that only forwards |
 //! | `config.rs` | the settings as they stand in the configuration file, and `open` |
 //! | `client.rs`, `session.rs` or `disk.rs` | one function per remote call |
-//! | `wire.rs` | the service's shapes and their conversion |
-//!
-//! Beside them `insight.rs`: what some accounts can tell of their sign-in, for Test Connection.
+//! | `wire.rs` or `wire/` | the service's shapes and their conversion |
 //!
 //! A new provider is a folder here, its line below, one line in the table of `config/registry.rs`, and one line in
 //! `tests/conformance.rs`. Settings are compiled whatever the features are, so that a file is checked the same way in

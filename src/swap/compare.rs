@@ -16,7 +16,13 @@ use super::{
 use crate::import::identity::Digest;
 
 /// Messages of the old account by their index, each with what differs.
-type Details = Vec<(usize, &'static str)>;
+type Details = Vec<(usize, What)>;
+
+/// What differs, in English and in Dutch.
+type What = [&'static str; 2];
+
+/// The kind of difference says it all.
+const NO_MORE: What = ["", ""];
 
 #[derive(Default)]
 pub(super) struct Comparison {
@@ -80,10 +86,13 @@ pub(super) fn compare(old: &[Entry], new: &[Entry], unread_only: bool) -> Compar
     ];
     for &(a, b) in made_up.iter().flatten() {
         if matches!((old[a].sent, new[b].sent), (Some(x), Some(y)) if x != y) {
-            let what = "only one account has its Message-ID, and the date differs: it would pass for another message";
+            let what = [
+                "only one account has its Message-ID, and the date differs: it would pass for another message",
+                "maar één account heeft het Message-ID, en de datum verschilt: het zou voor een ander bericht doorgaan",
+            ];
             comparison.add(Kind::MessageDiffers, Severity::Blocking, a, what);
         } else {
-            comparison.add(Kind::MessageIdAdded, Severity::Conversion, a, "");
+            comparison.add(Kind::MessageIdAdded, Severity::Conversion, a, NO_MORE);
         }
     }
     pairs.extend(made_up.into_iter().flatten());
@@ -154,7 +163,7 @@ impl Entry {
 }
 
 impl Comparison {
-    fn add(&mut self, kind: Kind, severity: Severity, entry: usize, what: &'static str) {
+    fn add(&mut self, kind: Kind, severity: Severity, entry: usize, what: What) {
         match self.findings.iter_mut().find(|(k, s, _)| (*k, *s) == (kind, severity)) {
             Some((_, _, details)) => details.push((entry, what)),
             None => self.findings.push((kind, severity, vec![(entry, what)])),
@@ -164,7 +173,8 @@ impl Comparison {
     /// One message, as both accounts show it.
     fn judge(&mut self, at: usize, old: &Entry, new: &Entry, unread_only: bool) {
         if new.unreadable && !old.unreadable {
-            return self.add(Kind::MessageUnreadable, Severity::Blocking, at, "the new account cannot read it");
+            let what = ["the new account cannot read it", "het nieuwe account kan het niet lezen"];
+            return self.add(Kind::MessageUnreadable, Severity::Blocking, at, what);
         }
         let (subject, sender, recipients) =
             (old.subject != new.subject, old.sender != new.sender, old.recipients != new.recipients);
@@ -177,33 +187,42 @@ impl Comparison {
         let tnef = opened(old, new) || opened(new, old);
         match (old.files, new.files) {
             (Some(a), Some(b)) if a.digest != b.digest && tnef => {
-                self.add(Kind::ItemsDiffer, Severity::Conversion, at, "one account shows the files in its winmail.dat");
+                let what =
+                    ["one account shows the files in its winmail.dat", "één account toont de bestanden in winmail.dat"];
+                self.add(Kind::ItemsDiffer, Severity::Conversion, at, what);
             }
             (Some(a), Some(b)) if a.digest != b.digest => {
                 let what = match (a.digest, b.digest) {
-                    (Digest::Known(_), Digest::Nothing) => "the new account shows no files",
-                    (Digest::Nothing, Digest::Known(_)) => "the old account shows no files",
-                    _ => "the attached files differ",
+                    (Digest::Known(_), Digest::Nothing) => {
+                        ["the new account shows no files", "het nieuwe account toont geen bestanden"]
+                    }
+                    (Digest::Nothing, Digest::Known(_)) => {
+                        ["the old account shows no files", "het oude account toont geen bestanden"]
+                    }
+                    _ => ["the attached files differ", "de bijgevoegde bestanden verschillen"],
                 };
                 return self.add(Kind::ContentDiffers, Severity::Blocking, at, what);
             }
             (Some(a), Some(b)) => {
                 if a.digest == Digest::Nothing && (subject || sender || other_date) {
-                    let what =
-                        "it has no files, and its subject, sender or date differs: it would pass for another message";
+                    let what = [
+                        "it has no files, and its subject, sender or date differs: it would pass for another message",
+                        "het heeft geen bestanden, en onderwerp, afzender of datum verschilt: het zou voor een ander bericht doorgaan",
+                    ];
                     return self.add(Kind::MessageDiffers, Severity::Blocking, at, what);
                 }
                 if a.named != b.named {
-                    self.add(Kind::FileNameDiffers, Severity::Conversion, at, "");
+                    self.add(Kind::FileNameDiffers, Severity::Conversion, at, NO_MORE);
                 }
             }
             _ => self.unread += 1,
         }
+        let addresses = if sender { ["the sender", "de afzender"] } else { ["the recipients", "de ontvangers"] };
         let findings = [
-            (subject, Kind::SubjectDiffers, ""),
-            (sender || recipients, Kind::AddressesDiffer, if sender { "the sender" } else { "the recipients" }),
-            (old.sent != new.sent, Kind::SentDiffers, ""),
-            (old.items != new.items && !tnef, Kind::ItemsDiffer, ""),
+            (subject, Kind::SubjectDiffers, NO_MORE),
+            (sender || recipients, Kind::AddressesDiffer, addresses),
+            (old.sent != new.sent, Kind::SentDiffers, NO_MORE),
+            (old.items != new.items && !tnef, Kind::ItemsDiffer, NO_MORE),
         ];
         for (differs, kind, what) in findings {
             if differs {
@@ -211,7 +230,10 @@ impl Comparison {
             }
         }
         if unread_only && old.is_read != new.is_read {
-            let what = if new.is_read { "read for the new account" } else { "unread for the new account" };
+            let what = match new.is_read {
+                true => ["read for the new account", "gelezen voor het nieuwe account"],
+                false => ["unread for the new account", "ongelezen voor het nieuwe account"],
+            };
             self.add(Kind::ReadStateDiffers, Severity::Blocking, at, what);
         }
     }

@@ -34,28 +34,31 @@ pub(super) async fn folders(account: &dyn MailAccount, job: &ImportJob, side: &m
         let Some(folder) = find(account, job, key, spec, &mut found).await? else { continue };
         let target = key != "import_folder";
         if target && found.import.as_ref() == Some(&folder.id) {
-            found.blocked(DifferenceKind::FolderUnusable, account, key, spec, "is the import folder itself");
+            let what = ["is the import folder itself", "is de importmap zelf"];
+            found.blocked(DifferenceKind::FolderUnusable, account, key, spec, what);
             continue;
         }
         if !folder.selectable || (target && folder.search) {
-            found.blocked(DifferenceKind::FolderUnusable, account, key, spec, "is not a folder that holds messages");
+            let what = ["is not a folder that holds messages", "is geen map met berichten"];
+            found.blocked(DifferenceKind::FolderUnusable, account, key, spec, what);
             continue;
         }
         let access = insight::access(account, &folder.id, target).await?;
         match access {
             Access::ReadOnly if written => {
-                found.blocked(
-                    DifferenceKind::FolderReadOnly,
-                    account,
-                    key,
-                    spec,
-                    "is read-only, but mail is to be moved",
-                );
+                let what =
+                    ["is read-only, but mail is to be moved", "is alleen-lezen, maar er moet mail worden verplaatst"];
+                found.blocked(DifferenceKind::FolderReadOnly, account, key, spec, what);
             }
             Access::Unknown if written => {
-                let detail =
-                    format!("{key}: only moving a message would tell whether `{}` may write to `{spec}`", side.account);
-                found.troubles.push(Trouble::Unproven(Unproven { kind: UnprovenKind::Writable, detail }));
+                let account = &side.account;
+                let detail = [
+                    format!("{key}: only moving a message would tell whether `{account}` may write to `{spec}`"),
+                    format!(
+                        "{key}: alleen het verplaatsen van een bericht toont of `{account}` in `{spec}` mag schrijven"
+                    ),
+                ];
+                found.troubles.push(Trouble::Unproven(Unproven::new(UnprovenKind::Writable, detail)));
             }
             _ => {}
         }
@@ -89,18 +92,21 @@ async fn find(
     match error.kind() {
         ErrorKind::NotFound if job.creates(spec) && key != "import_folder" => {
             let name = &account.mailbox().account;
-            let detail =
-                format!("{key}: `{spec}` is not there for `{name}`; the job would create it, if it is allowed to");
-            found.troubles.push(Trouble::Unproven(Unproven { kind: UnprovenKind::CreateFolder, detail }));
+            let detail = [
+                format!("{key}: `{spec}` is not there for `{name}`; the job would create it, if it is allowed to"),
+                format!("{key}: `{spec}` is er niet voor `{name}`; de taak zou de map aanmaken, als dat mag"),
+            ];
+            found.troubles.push(Trouble::Unproven(Unproven::new(UnprovenKind::CreateFolder, detail)));
             Ok(None)
         }
         ErrorKind::NotFound => {
-            found.blocked(DifferenceKind::FolderMissing, account, key, spec, error.message());
+            found.blocked(DifferenceKind::FolderMissing, account, key, spec, [error.message(), "die is er niet"]);
             Ok(None)
         }
         // Ambiguous, or a role that this mailbox has no folder for.
         ErrorKind::InvalidConfig | ErrorKind::Unsupported => {
-            found.blocked(DifferenceKind::FolderUnusable, account, key, spec, error.message());
+            let what = [error.message(), "de naam past bij meerdere mappen, of dit postvak heeft die map niet"];
+            found.blocked(DifferenceKind::FolderUnusable, account, key, spec, what);
             Ok(None)
         }
         _ => Err(error),
@@ -108,8 +114,19 @@ async fn find(
 }
 
 impl Found {
-    fn blocked(&mut self, kind: DifferenceKind, account: &dyn MailAccount, key: &str, spec: &FolderSpec, what: &str) {
-        let detail = format!("{key} `{spec}` of account `{}`: {what}", account.mailbox().account);
-        self.troubles.push(Trouble::Difference(Difference { severity: Severity::Blocking, kind, detail }));
+    fn blocked(
+        &mut self,
+        kind: DifferenceKind,
+        account: &dyn MailAccount,
+        key: &str,
+        spec: &FolderSpec,
+        [english, dutch]: [&str; 2],
+    ) {
+        let account = &account.mailbox().account;
+        let detail = [
+            format!("{key} `{spec}` of account `{account}`: {english}"),
+            format!("{key} `{spec}` van account `{account}`: {dutch}"),
+        ];
+        self.troubles.push(Trouble::Difference(Difference::new(Severity::Blocking, kind, detail)));
     }
 }

@@ -120,9 +120,12 @@ impl Entry {
     }
 
     /// The message, for people.
-    pub(super) fn label(&self) -> String {
-        let title = if self.title.is_empty() { "(no subject)" } else { &self.title };
-        format!("\"{title}\" received {}", self.received)
+    pub(super) fn label(&self) -> [String; 2] {
+        let title = |none: &'static str| if self.title.is_empty() { none.to_owned() } else { self.title.to_string() };
+        [
+            format!("\"{}\" received {}", title("(no subject)"), self.received),
+            format!("\"{}\" ontvangen {}", title("(geen onderwerp)"), self.received),
+        ]
     }
 }
 

@@ -153,7 +153,10 @@ async fn names(
     let Some(ledger) = ledger else {
         rehearsal.unproven(
             UnprovenKind::Ledger,
-            "the job's ledger was not looked at, so nobody can tell what was imported already",
+            [
+                "the job's ledger was not looked at, so nobody can tell what was imported already".to_owned(),
+                "het logboek van de taak is niet bekeken, dus niemand weet wat al is geïmporteerd".to_owned(),
+            ],
         );
         if before != after {
             rehearsal.add(Severity::Info, DifferenceKind::MailboxName, differently_named(before, after));
@@ -172,10 +175,16 @@ async fn names(
         rehearsal.add(
             Severity::Blocking,
             DifferenceKind::NewLedger,
-            format!(
-                "the ledger knows what was imported from `{before}`; `ledger = \"new\"` lets the job begin anew with `{after}`. If it is the same mailbox, remove that line and set `address = \"{before}\"` in account `{}`",
-                new.mailbox().account
-            ),
+            [
+                format!(
+                    "the ledger knows what was imported from `{before}`; `ledger = \"new\"` lets the job begin anew with `{after}`. If it is the same mailbox, remove that line and set `address = \"{before}\"` in account `{}`",
+                    new.mailbox().account
+                ),
+                format!(
+                    "het logboek weet wat uit `{before}` is geïmporteerd; door `ledger = \"new\"` begint de taak opnieuw met `{after}`. Als het hetzelfde postvak is, verwijder dan die regel en stel `address = \"{before}\"` in bij account `{}`",
+                    new.mailbox().account
+                ),
+            ],
         );
         return Ok(());
     }
@@ -190,8 +199,11 @@ async fn names(
     .with_account(&new.mailbox().account))
 }
 
-fn differently_named(before: &str, after: &str) -> String {
-    format!("the old account names the mailbox `{before}`, the new one `{after}`")
+fn differently_named(before: &str, after: &str) -> [String; 2] {
+    [
+        format!("the old account names the mailbox `{before}`, the new one `{after}`"),
+        format!("het oude account noemt het postvak `{before}`, het nieuwe `{after}`"),
+    ]
 }
 
 /// What the job does differently afterwards, whatever the mailbox holds.
@@ -201,14 +213,19 @@ fn behaviour(job: &ImportJob, rehearsal: &mut Rehearsal) {
             true => (&rehearsal.new.account, &rehearsal.old.account),
             false => (&rehearsal.old.account, &rehearsal.new.account),
         };
-        let detail =
-            format!("a message keeps its id when it moves through `{keeps}`, and gets another through `{changes}`");
+        let detail = [
+            format!("a message keeps its id when it moves through `{keeps}`, and gets another through `{changes}`"),
+            format!("een bericht dat `{keeps}` verplaatst houdt zijn id, en krijgt bij `{changes}` een andere"),
+        ];
         rehearsal.add(Severity::Info, DifferenceKind::StableIds, detail);
     }
     if job.since == Since::Now {
         rehearsal.unproven(
             UnprovenKind::SinceNow,
-            "the job imports what arrived after its first run; the list of what comes first does not take that into account",
+            [
+                "the job imports what arrived after its first run; the list of what comes first does not take that into account".to_owned(),
+                "de taak importeert wat na de eerste ronde binnenkwam; de lijst van wat het eerst komt houdt daar geen rekening mee".to_owned(),
+            ],
         );
     }
 }
@@ -236,16 +253,24 @@ impl Sides<'_> {
         }
         if seen_old > 0 && seen_new > 0 && same == 0 {
             let (old, new) = (&rehearsal.old.account, &rehearsal.new.account);
-            let detail = format!(
-                "`{old}` shows {seen_old} messages in the job's folders and `{new}` shows {seen_new}, and not one is the same: these are two mailboxes, or other folders"
-            );
+            let detail = [
+                format!(
+                    "`{old}` shows {seen_old} messages in the job's folders and `{new}` shows {seen_new}, and not one is the same: these are two mailboxes, or other folders"
+                ),
+                format!(
+                    "`{old}` toont {seen_old} berichten in de mappen van de taak en `{new}` {seen_new}, en niet één is hetzelfde: dit zijn twee postvakken, of andere mappen"
+                ),
+            ];
             rehearsal.add(Severity::Blocking, DifferenceKind::OtherMailbox, detail);
             return;
         }
         if same == 0 && rehearsal.old.mailbox != rehearsal.new.mailbox {
             rehearsal.unproven(
                 UnprovenKind::SameMailbox,
-                "there is no message to tell by whether both accounts read the same mailbox",
+                [
+                    "there is no message to tell by whether both accounts read the same mailbox".to_owned(),
+                    "er is geen bericht waaraan te zien is of beide accounts hetzelfde postvak lezen".to_owned(),
+                ],
             );
         }
         for (key, old, new, entries_old, entries_new, comparison) in found {
@@ -285,18 +310,27 @@ impl Sides<'_> {
         for (kind, severity, details) in comparison.findings {
             let more = details.len().saturating_sub(self.limits.told);
             for (entry, what) in details.into_iter().take(self.limits.told) {
-                let what = if what.is_empty() { String::new() } else { format!(": {what}") };
-                rehearsal.add(severity, kind, format!("{}: {}{what}", told.key, told.entries_old[entry].label()));
+                let mut detail = told.message(&told.entries_old[entry]);
+                for (detail, what) in detail.iter_mut().zip(what).filter(|(_, what)| !what.is_empty()) {
+                    detail.push_str(": ");
+                    detail.push_str(what);
+                }
+                rehearsal.add(severity, kind, detail);
             }
             if more > 0 {
-                rehearsal.add(severity, kind, format!("{}: and {more} more", told.key));
+                rehearsal.add(severity, kind, told.more(more));
             }
         }
         if comparison.unread > 0 {
-            let detail = format!(
-                "{}: the attachments of {} messages were not compared; those of the newest were, and of every message without a Message-ID of its own",
-                told.key, comparison.unread
-            );
+            let (key, messages) = (told.key, comparison.unread);
+            let detail = [
+                format!(
+                    "{key}: the attachments of {messages} messages were not compared; those of the newest were, and of every message without a Message-ID of its own"
+                ),
+                format!(
+                    "{key}: de bijlagen van {messages} berichten zijn niet vergeleken; die van de nieuwste wel, en van elk bericht zonder eigen Message-ID"
+                ),
+            ];
             rehearsal.unproven(UnprovenKind::Attachments, detail);
         }
         self.unmatched(told, &comparison.missing, true, rehearsal).await;
@@ -332,7 +366,7 @@ impl Sides<'_> {
         let known: HashSet<_> = others.iter().map(|e| e.key).collect();
         for &at in unmatched.iter().take(self.limits.told) {
             let entry = &entries[at];
-            let detail = format!("{}: {}", told.key, entry.label());
+            let detail = told.message(entry);
             if listing::has_changed(here, mine, entry, there, known.contains(&entry.key)).await {
                 rehearsal.add(Severity::Info, DifferenceKind::ChangedMeanwhile, detail);
                 continue;
@@ -341,7 +375,7 @@ impl Sides<'_> {
         }
         let more = unmatched.len().saturating_sub(self.limits.told);
         if more > 0 {
-            rehearsal.add(severity, kind, format!("{}: and {more} more", told.key));
+            rehearsal.add(severity, kind, told.more(more));
         }
     }
 }
@@ -352,6 +386,16 @@ struct Told<'a> {
     new: &'a crate::FolderId,
     entries_old: &'a [Entry],
     entries_new: &'a [Entry],
+}
+
+impl Told<'_> {
+    fn message(&self, entry: &Entry) -> [String; 2] {
+        entry.label().map(|label| format!("{}: {label}", self.key))
+    }
+
+    fn more(&self, messages: usize) -> [String; 2] {
+        [format!("{}: and {messages} more", self.key), format!("{}: en nog {messages}", self.key)]
+    }
 }
 
 /// How many messages of the import folder are looked up in the ledger to find those that come first.

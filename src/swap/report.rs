@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use super::folders::{Found, Trouble};
-use crate::{Access, Error, MailAccount, MessageKey, Result};
+use crate::{Access, Error, Language, MailAccount, MessageKey, Result};
 
 /// What a rehearsal found.
 #[derive(Clone, Debug)]
@@ -27,8 +27,24 @@ pub struct Difference {
     pub severity: Severity,
     /// What it is.
     pub kind: DifferenceKind,
-    /// Where, in a sentence for people.
+    /// Where, in English.
     pub detail: String,
+    dutch: String,
+}
+
+impl Difference {
+    pub(super) fn new(severity: Severity, kind: DifferenceKind, [detail, dutch]: [String; 2]) -> Self {
+        Self { severity, kind, detail, dutch }
+    }
+
+    /// Where, for people. May quote an account's error, in English.
+    #[must_use]
+    pub fn detail_in(&self, language: Language) -> &str {
+        match language {
+            Language::Dutch => &self.dutch,
+            Language::English => &self.detail,
+        }
+    }
 }
 
 /// What a difference means for the swap.
@@ -143,8 +159,24 @@ impl DifferenceKind {
 pub struct Unproven {
     /// What it is.
     pub kind: UnprovenKind,
-    /// Why, in a sentence for people.
+    /// Why, in English.
     pub detail: String,
+    dutch: String,
+}
+
+impl Unproven {
+    pub(super) fn new(kind: UnprovenKind, [detail, dutch]: [String; 2]) -> Self {
+        Self { kind, detail, dutch }
+    }
+
+    /// Why, for people.
+    #[must_use]
+    pub fn detail_in(&self, language: Language) -> &str {
+        match language {
+            Language::Dutch => &self.dutch,
+            Language::English => &self.detail,
+        }
+    }
 }
 
 /// What was not proven.
@@ -267,16 +299,17 @@ impl Rehearsal {
         self.differences.iter().all(|difference| difference.severity != Severity::Blocking)
     }
 
-    pub(super) fn add(&mut self, severity: Severity, kind: DifferenceKind, detail: impl Into<String>) {
-        self.differences.push(Difference { severity, kind, detail: detail.into() });
+    pub(super) fn add(&mut self, severity: Severity, kind: DifferenceKind, detail: [String; 2]) {
+        self.differences.push(Difference::new(severity, kind, detail));
     }
 
-    pub(super) fn unproven(&mut self, kind: UnprovenKind, detail: impl Into<String>) {
-        self.unproven.push(Unproven { kind, detail: detail.into() });
+    pub(super) fn unproven(&mut self, kind: UnprovenKind, detail: [String; 2]) {
+        self.unproven.push(Unproven::new(kind, detail));
     }
 
     pub(super) fn account_error(&mut self, kind: DifferenceKind, error: &Error) {
-        self.add(Severity::Blocking, kind, error.chain().to_string());
+        let said = error.chain().to_string();
+        self.add(Severity::Blocking, kind, [said.clone(), said]);
     }
 
     /// What an account gave; its error becomes a difference.

@@ -1,10 +1,12 @@
 //! For the tests of hosts and of other providers (feature `testing`).
 //!
-//! - [`FakeAccount`] tests a host's handler, through the real importer.
-//! - [`mail`] makes messages.
-//! - [`conformance`] is the list of checks that every provider passes, and an outside one can pass too.
-//! - [`MemoryLedger`] is a ledger, and [`MemoryTokenStore`] a store of sign-ins, without a database.
-//! - [`graph`] is a fake of Microsoft Graph and of its sign-in.
+//! | file | what it holds |
+//! |---|---|
+//! | `fake.rs` | [`FakeAccount`]: tests a host's handler, through the real importer |
+//! | `mail.rs` | [`mail`]: makes messages |
+//! | `ledger.rs`, `tokens.rs` | [`MemoryLedger`] and [`MemoryTokenStore`]: a ledger and a store of sign-ins without a database |
+//! | `conformance/` | [`conformance`]: the list of checks that every provider passes, and an outside one can pass too |
+//! | `graph/` | [`graph`]: a fake of Microsoft Graph and of its sign-in |
 
 pub mod conformance;
 mod fake;

@@ -212,6 +212,12 @@ static CORPUS: &[(Cause, StepId, Option<Seen>, Answer)] = &[
     (Cause::FolderAmbiguous, ImportFolder, None, Own(ErrorKind::InvalidConfig, "the folder `x` is ambiguous: there are `X` and `x`")),
     (Cause::FolderReadOnly, ProcessedFolder, None, Own(ErrorKind::PermissionDenied, "the folder `Archive` is read-only for this account")),
     (Cause::FolderNoMail, ImportFolder, None, Own(ErrorKind::InvalidConfig, "the folder `x` holds no messages")),
+    (Cause::FolderReadOnly, ProcessedFolder, None, Graph("folder", 403, "ErrorAccessDenied", "Access is denied. Check credentials and try again.")),
+    // As a run says it, that knows of no steps.
+    (Cause::FolderMissing, Mailbox, None, Own(ErrorKind::NotFound, "there is no folder `Inbox/Procesed`; the mailbox has `Inbox`")),
+    (Cause::FolderReadOnly, Mailbox, None, Own(ErrorKind::PermissionDenied, "the folder `Archive` (`processed_folder` of job `a`) is read-only for this account, but mail is to be moved")),
+    (Cause::FolderSame, Mailbox, None, Own(ErrorKind::InvalidConfig, "the folder `Inbox` (`processed_folder` of job `a`) is the import folder itself; name another folder")),
+    (Cause::FolderNoMail, Mailbox, None, Own(ErrorKind::InvalidConfig, "the folder `Ongelezen` (`processed_folder` of job `a`) holds no messages of its own; name another folder")),
     (Cause::FolderSame, FoldersDiffer, None, Own(ErrorKind::InvalidConfig, "`processed_folder` is the import folder itself")),
     (Cause::MailboxUnknown, Mailbox, None, Own(ErrorKind::MailboxGone, "the Maildir is gone")),
     (Cause::MailboxUnknown, Mailbox, None, Own(ErrorKind::NotFound, "there is no Maildir at `/srv/mail`; correct `path`, or make one with `mkdir -p /srv/mail/{cur,new,tmp}`")),

@@ -9,11 +9,11 @@ impl Run<'_> {
         let bad = |key: &str, spec: &FolderSpec, what: &str| {
             Err(Error::new(
                 ErrorKind::InvalidConfig,
-                format!("`{key}` of job `{}` is `{spec}`, which {what}; name another folder", job.name),
+                format!("the folder `{spec}` (`{key}` of job `{}`) {what}; name another folder", job.name),
             ))
         };
         if !import.selectable {
-            return bad("import_folder", &job.import_folder, "cannot hold messages");
+            return bad("import_folder", &job.import_folder, "holds no messages");
         }
         let mut moves = false;
         for (key, spec) in [("processed_folder", &job.processed_folder), ("failed_folder", &job.failed_folder)] {
@@ -28,7 +28,7 @@ impl Run<'_> {
                 return bad(key, spec, "is the import folder itself");
             }
             if folder.search || !folder.selectable {
-                return bad(key, spec, "is not a folder that mail can be moved to");
+                return bad(key, spec, "holds no messages of its own");
             }
             self.refuse_read_only(&folder.id, key, spec).await?;
             moves = true;

@@ -2,6 +2,12 @@
 //!
 //! Every decoder keeps its state over piece boundaries: however the input is cut, the output is the same. None refuses
 //! anything: what is broken is decoded as far as it goes, and [`Decoder::is_broken`] says so.
+//!
+//! | file | what it undoes |
+//! |---|---|
+//! | `base64.rs` | base64 (RFC 2045) |
+//! | `quoted_printable.rs` | quoted-printable (RFC 2045) |
+//! | `uuencode.rs` | uuencode, from before MIME |
 
 mod base64;
 mod quoted_printable;

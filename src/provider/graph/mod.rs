@@ -3,6 +3,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `config.rs` | the settings |
+//! | `account.rs` | the public account type and a trait impl that only forwards |
 //! | `client.rs` | one attempt at a call, and the loop around it |
 //! | `failure.rs` | what refusals mean |
 //! | `batch.rs` | twenty calls in one round trip |

@@ -3,6 +3,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `config.rs` | the settings |
+//! | `account.rs`, `usage.rs` | the public account type, which only forwards; what it has cost |
 //! | `folders.rs`, `listing.rs`, `download.rs`, `moves.rs` | one verb of the trait each |
 //! | `large.rs`, `whole.rs` | messages read by their structure; messages read whole, in memory or a temporary file |
 //! | `evidence.rs` | what a message is recognised by in another folder |
@@ -12,6 +13,7 @@
 //! | `signin.rs`, `stream.rs` | from a host name to a signed-in session |
 //! | `failure.rs` | what goes wrong, and what it means for a caller |
 //! | `wire/` | the bytes: framing, tokens, commands |
+//! | `tests/` | servers that misbehave |
 //!
 //! The client knows some twenty commands and is not for anything else. What it takes care of: a NO is never an empty
 //! result, a message that cannot be parsed is still delivered, and memory never follows what a server announces.

@@ -15,6 +15,7 @@
 //! | `listing.rs` | listing a folder and reading its messages |
 //! | `moving.rs` | moving, and what a crash leaves |
 //! | `sys.rs` | the operating system |
+//! | `tests.rs` | other programs in the same directory, and crashes |
 
 mod config;
 mod disk;

@@ -9,6 +9,7 @@
 //! | `session.rs` | one function per call of the trait |
 //! | `script.rs` | [`Operation`], [`Call`], [`Fault`]: what goes wrong, and when |
 //! | `generated.rs` | [`Generated`]: messages made from a number, for large mailboxes |
+//! | `tests.rs` | that it does what it imitates |
 
 mod config;
 mod generated;

@@ -12,6 +12,7 @@
 //! | `sign_ins.rs`, `hand_overs.rs` | sign-ins as columns, and those that have begun |
 //! | `states.rs` | states of accounts as columns |
 //! | `fault.rs` | what a database's failure means, and what to do about it |
+//! | `tests.rs` | what only shows with the database in hand |
 
 mod committer;
 mod db;

@@ -45,6 +45,20 @@
 //!
 //! What Graph has and the fake has not answers 501 `NotModelledByTheFake`: calendars, contacts,
 //! sending, uploads, subscriptions and rules.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `state.rs`, `tenant.rs` | the tenant, and what a test puts into it and looks up in it |
+//! | `proxy.rs` | the TCP side |
+//! | `routes.rs`, `gate.rs` | one request, and what stands between it and its work |
+//! | `faults.rs`, `log.rs` | what is to go wrong; what was asked |
+//! | `odata.rs`, `address.rs`, `links.rs` | the query, the path, and links to next pages |
+//! | `reply.rs`, `render.rs`, `content.rs` | answers: status and body, items as JSON, bytes that are not held |
+//! | `folders.rs`, `messages.rs`, `attachments.rs`, `delta.rs`, `directory.rs` | Graph's resources |
+//! | `batch.rs` | up to 20 requests in one |
+//! | `ids.rs` | ids as Exchange makes them |
+//! | `mime.rs`, `tnef.rs` | MIME and `winmail.dat` into the item that Exchange keeps, and back |
+//! | `entra/` | the login site |
 
 // For maintainers, from the wire inwards:
 //   proxy.rs    TCP: reads requests, writes answers, and spoils them

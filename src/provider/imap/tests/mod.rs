@@ -1,4 +1,11 @@
 //! Servers that misbehave. Whatever they do, the result is right or an error, soon, and never an empty mailbox.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `server.rs` | a small server that can be told to misbehave |
+//! | `refusals.rs` | every command refused, cut off, or answered by an end of the session |
+//! | `rules.rs` | what servers have been seen to do that is not in the standard |
+//! | `tokens.rs` | access tokens that are replaced while sessions live |
 
 mod refusals;
 mod rules;

@@ -1,9 +1,12 @@
 //! IMAP as bytes: what a server may send, and what we send.
 //!
-//! - `reader` frames responses and streams literals; every cap lives there.
-//! - `token` turns a response into values, and skips what cannot be read.
-//! - `status`, `response`, `fetch`, `structure` give the values their meaning.
-//! - `encode` and `uidset` write commands; `utf7` and `date` are the two odd encodings.
+//! | file | what it holds |
+//! |---|---|
+//! | `reader.rs` | responses, one by one, with their literals as streams; every cap lives there |
+//! | `token.rs` | a response as values, without what cannot be read |
+//! | `status.rs`, `response.rs`, `fetch.rs`, `structure.rs` | what the values mean |
+//! | `encode.rs`, `uidset.rs` | commands |
+//! | `date.rs` | the odd encoding of times; that of folder names is `folder/utf7.rs` |
 //!
 //! Nothing here knows what a mailbox is for, and nothing here does I/O but the reader. Servers are read as they
 //! are, not as the standard says: an item that makes no sense is dropped, never the line it stands in, and never

@@ -3,6 +3,16 @@
 //! Everything a person does is a form on a page, so that a browser can be driven through it, and plain HTTP can too
 //! ([`GraphFake::sign_in_as`](super::GraphFake::sign_in_as)). A browser is a cookie; it may hold sessions of several
 //! people, and an authorize request meets whatever is there.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `setup.rs`, `people.rs` | what a test says about signing in, and what the site keeps |
+//! | `authorize.rs`, `consent.rs`, `device.rs`, `token.rs` | the endpoints |
+//! | `pages.rs`, `steps.rs` | the pages, and which comes next |
+//! | `grants.rs`, `jwt.rs`, `scope.rs` | tokens: for what they are given, what stands in them, what can be asked for |
+//! | `codes.rs` | the AADSTS codes, and how each is answered |
+//! | `exchange.rs` | whether a token opens a mailbox by IMAP |
+//! | `walk.rs` | a person at the pages, without a browser |
 
 // For maintainers:
 //   token.rs      the token endpoint: forms, credentials, client_credentials; grants.rs: the grants of people
