@@ -241,7 +241,7 @@ impl Cause {
                 ],
                 [
                     "Iets tussen deze machine en de dienst van account `{account}` antwoordt in de plaats van de dienst.",
-                    "Stel `proxy` in, met gebruikersnaam en wachtwoord in de URL als het daarom vraagt; of laat de proxy de adressen van de dienst door zonder aanmelding.",
+                    "Stel `proxy` in, met gebruikersnaam en wachtwoord in de URL als die daarom vraagt; of laat de proxy de adressen van de dienst door zonder aanmelding.",
                 ],
             ),
             Self::ClockSkew => text(
