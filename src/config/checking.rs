@@ -28,7 +28,7 @@ pub struct RetiringAccount {
 }
 
 impl MailApp {
-    /// Test Connection: tests an account, for a job or as such; see [`check`](crate::check).
+    /// Test Connection: tests an account, for a job or as such; see [`check`].
     ///
     /// What is wrong inside the account or the job is a failed step. No ledger is opened: this works on a draft. The
     /// account is opened apart from the one that jobs use and signs in anew, so that what was granted a minute ago

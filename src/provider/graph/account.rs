@@ -50,7 +50,7 @@ impl GraphAccount {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidConfig`] naming the key and the remedy.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) naming the key and the remedy.
     pub fn open(config: &GraphConfig, opening: Opening) -> Result<Self> {
         let settings = config.settings(&opening.places)?;
         let tokens = opening.tokens_for(&settings)?;
@@ -61,7 +61,7 @@ impl GraphAccount {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::InvalidConfig`] naming the key and the remedy.
+    /// [`ErrorKind::InvalidConfig`](crate::ErrorKind::InvalidConfig) naming the key and the remedy.
     pub fn open_with(config: &GraphConfig, opening: Opening, tokens: Arc<dyn TokenProvider>) -> Result<Self> {
         let info = config.mailbox(&opening);
         let client = client(&config.app, &opening, config.mailbox.trim(), &info.name, tokens)?;
