@@ -25,6 +25,8 @@ use crate::MessageId;
 const MAX_KNOWN: usize = 4_000;
 /// Ids in one SEARCH; each nests one level deeper.
 const MAX_IDS: usize = 30;
+/// Arrivals beside those that are looked for; more of them are not looked through.
+const MAX_OTHERS: usize = 1_000;
 const SETS: Cut = Cut { count: 500, bytes: u64::MAX, line: uidset::MAX_SET };
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -171,44 +173,80 @@ pub(crate) async fn present(session: &mut Session, uids: &[u64]) -> Outcome<Hash
 }
 
 /// Finds messages in a folder by their evidence: UID there, by UID here. Each message there is found once.
+///
+/// What came in from the UID `since` on is looked through first. That takes no more than a server's least SEARCH, while
+/// some do not know many of a message's headers, or of several terms only one.
 pub(crate) async fn find(
     session: &mut Session,
     folder: &Bytes,
     wanted: &[(u64, Evidence)],
+    since: Option<u64>,
 ) -> Outcome<HashMap<u64, u64>> {
-    let mut found = HashMap::new();
-    if wanted.is_empty() {
-        return Ok(found);
+    if wanted.is_empty() || session.look_again(folder, false).await?.exists == 0 {
+        return Ok(HashMap::new());
     }
-    if session.look_again(folder, false).await?.exists == 0 {
-        return Ok(found);
+    let mut hits: HashSet<u64> = HashSet::new();
+    if let Some(since) = since {
+        let mut arrived = HashSet::new();
+        search(session, Command::new("UID SEARCH").raw(&format!("UID {since}:*")), &mut arrived).await?;
+        // Whatever SEARCH makes of it.
+        arrived.retain(|uid| *uid >= since);
+        if arrived.len() <= wanted.len() + MAX_OTHERS {
+            let found = recognise(session, &arrived, wanted).await?;
+            if found.len() == wanted.len() {
+                return Ok(found);
+            }
+            hits = arrived;
+        }
     }
     let searchable = |e: &Evidence| {
         e.message_id
             .as_deref()
             .is_some_and(|id| id.len() < 200 && id.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'"' | b'\\')))
     };
-    let mut hits: HashSet<u64> = HashSet::new();
     let by_id: Vec<&Evidence> = wanted.iter().map(|(_, e)| e).filter(|e| searchable(e)).collect();
     for some in by_id.chunks(MAX_IDS) {
-        let mut command = Command::new("UID SEARCH").raw("UNDELETED");
-        for (i, evidence) in some.iter().enumerate() {
-            if i + 1 < some.len() {
-                command = command.raw("OR");
+        match search(session, any_of(some), &mut hits).await {
+            // Too much for it, perhaps.
+            Err(failure) if some.len() > 1 && failure.refused().is_some() => {
+                for one in some {
+                    search(session, any_of(std::slice::from_ref(one)), &mut hits).await?;
+                }
             }
-            command =
-                command.raw("HEADER Message-ID").string(evidence.message_id.as_deref().unwrap_or_default().as_bytes());
+            searched => searched?,
         }
-        search(session, command, &mut hits).await?;
     }
     for (_, evidence) in wanted.iter().filter(|(_, e)| !searchable(e)) {
         let Some(size) = evidence.size else { continue };
         let range = format!("UNDELETED LARGER {} SMALLER {}", size.saturating_sub(1), size + 1);
         search(session, Command::new("UID SEARCH").raw(&range), &mut hits).await?;
     }
-    let mut uids: Vec<u64> = hits.into_iter().collect();
+    recognise(session, &hits, wanted).await
+}
+
+/// A search for messages with any of these Message-IDs.
+fn any_of(some: &[&Evidence]) -> Command {
+    let mut command = Command::new("UID SEARCH").raw("UNDELETED");
+    for (i, evidence) in some.iter().enumerate() {
+        if i + 1 < some.len() {
+            command = command.raw("OR");
+        }
+        command =
+            command.raw("HEADER Message-ID").string(evidence.message_id.as_deref().unwrap_or_default().as_bytes());
+    }
+    command
+}
+
+/// Which of the hits in the open folder is which of the wanted.
+async fn recognise(
+    session: &mut Session,
+    hits: &HashSet<u64>,
+    wanted: &[(u64, Evidence)],
+) -> Outcome<HashMap<u64, u64>> {
+    let mut uids: Vec<u64> = hits.iter().copied().collect();
     uids.sort_unstable();
     let mut there = gather(session, &uids).await?;
+    let mut found = HashMap::new();
     for (uid, evidence) in wanted {
         // The newest copy is the likeliest.
         let hit = uids.iter().rev().find(|uid| there.get(uid).is_some_and(|e| e.same(evidence))).copied();

@@ -32,6 +32,8 @@ pub(crate) struct Tree {
     /// Where the user's own folders hang, and by what they are parted.
     prefix: Bytes,
     delimiter: Option<u8>,
+    /// The server does not say where they hang, and all of them hang below the inbox.
+    seems_below_inbox: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -86,7 +88,7 @@ async fn ask(session: &mut Session, shared: &Shared) -> Outcome<Tree> {
     Ok(tree(entries, &counts, personal.as_ref()))
 }
 
-/// Where the user's own folders are. Servers without NAMESPACE have them at the top.
+/// Where the user's own folders are. Servers without NAMESPACE have them at the top, or do not say.
 async fn namespace(session: &mut Session) -> Outcome<Option<Namespace>> {
     if !session.offered.has("NAMESPACE") {
         return Ok(None);
@@ -115,6 +117,7 @@ fn tree(
     let inbox_delimiter = entries.iter().find(|e| e.name.eq_ignore_ascii_case(b"INBOX")).and_then(|e| e.delimiter);
     let prefix = personal.map(|p| p.prefix.clone()).unwrap_or_default();
     let delimiter = personal.and_then(|p| p.delimiter).or(inbox_delimiter).or(entries[0].delimiter);
+    let seems_below_inbox = personal.is_none() && entries.len() > 1 && entries.iter().all(is_inbox_or_below);
     let mut folders = Vec::with_capacity(entries.len());
     let mut known = HashMap::new();
     for entry in entries {
@@ -137,7 +140,13 @@ fn tree(
         known.insert(id, Entry { delimiter: entry.delimiter, no_children });
         folders.push(folder);
     }
-    Tree { folders, entries: known, prefix, delimiter }
+    Tree { folders, entries: known, prefix, delimiter, seems_below_inbox }
+}
+
+/// In the layout of servers that have no folders beside the inbox; they part names by dots.
+fn is_inbox_or_below(entry: &ListEntry) -> bool {
+    let (head, rest) = entry.name.split_at(entry.name.len().min(5));
+    head.eq_ignore_ascii_case(b"INBOX") && entry.delimiter == Some(b'.') && (rest.is_empty() || rest[0] == b'.')
 }
 
 /// The names from the top down, without the personal namespace's prefix: on servers that keep everything below
@@ -184,15 +193,17 @@ impl Tree {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 // Where everything hangs below the inbox, `Inbox/Processed` and `Processed` are the same folder.
                 let FolderSpec::Path(names) = spec else { return Err(error) };
-                if !self.hangs_below_inbox() || names.len() < 2 || !is_inbox(&names[0]) {
-                    return Err(error);
-                }
-                let rest = FolderSpec::Path(names[1..].to_vec());
-                resolve(&self.folders, &rest).map_err(
-                    |again| {
-                        if again.kind() == ErrorKind::NotFound { error } else { again }
-                    },
-                )
+                let other = match &names[..] {
+                    [first, rest @ ..] if is_inbox(first) && !rest.is_empty() && self.hangs_below_inbox() => {
+                        rest.to_vec()
+                    }
+                    [first, ..] if !is_inbox(first) && self.seems_below_inbox => {
+                        std::iter::once("INBOX".to_owned()).chain(names.iter().cloned()).collect()
+                    }
+                    _ => return Err(error),
+                };
+                resolve(&self.folders, &FolderSpec::Path(other))
+                    .map_err(|again| if again.kind() == ErrorKind::NotFound { error } else { again })
             }
             found => found,
         }
@@ -259,7 +270,8 @@ pub(crate) async fn create(shared: &std::sync::Arc<Shared>, spec: &FolderSpec) -
         (Err(error), FolderSpec::Path(names)) if error.kind() == ErrorKind::NotFound => names.clone(),
         (Err(error), _) => return Err(error),
     };
-    let mut parent: Option<Folder> = None;
+    let inbox = tree.folders.iter().find(|folder| folder.role == Some(Role::Inbox));
+    let mut parent: Option<Folder> = inbox.filter(|_| tree.seems_below_inbox).cloned();
     for depth in 1..=names.len() {
         let level = FolderSpec::Path(names[..depth].to_vec());
         match tree.find(&level) {
@@ -404,6 +416,24 @@ mod tests {
             entry("INBOX.Entw&APw-rfe", Some(b'.'), &["\\drafts"]),
         ];
         tree(entries, &HashMap::new(), Some(&personal))
+    }
+
+    #[test]
+    fn a_prefix_that_the_server_does_not_tell_is_seen() {
+        let list = |names: &[&str]| {
+            tree(names.iter().map(|name| entry(name, Some(b'.'), &[])).collect(), &HashMap::new(), None)
+        };
+        let below = list(&["Inbox", "INBOX.Processed", "INBOX.Processed.2026"]);
+        for spec in ["Processed", "Inbox/Processed"] {
+            assert_eq!(found(&below, spec).unwrap(), "INBOX.Processed", "{spec}");
+        }
+        assert_eq!(found(&below, "processed/2026").unwrap(), "INBOX.Processed.2026");
+        assert!(found(&below, "Failed").unwrap_err().to_string().contains("`INBOX/Processed`"));
+        assert!(below.seems_below_inbox);
+        for beside in [&["INBOX", "INBOX.Processed", "Sent"][..], &["INBOX"], &["INBOX", "INBOXES"]] {
+            assert!(!list(beside).seems_below_inbox, "{beside:?}");
+        }
+        assert!(found(&list(&["INBOX", "INBOX.Processed", "Sent"]), "Processed").is_err());
     }
 
     fn dovecot() -> Tree {

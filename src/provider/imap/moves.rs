@@ -261,8 +261,10 @@ impl<'a> Moving<'a> {
         // A try before this one, perhaps of a process that is dead by now, may have copied already.
         let wanted = self.wanted();
         let mut copies: HashMap<u64, MessageId> = HashMap::new();
-        let there = self.find_there(session, &wanted).await?;
-        let epoch = session.selected.as_ref().map(|open| self.shared.epoch(open.validity)).unwrap_or_default();
+        let there = self.find_there(session, &wanted, None).await?;
+        let dest = session.selected.as_ref();
+        let epoch = dest.map(|open| self.shared.epoch(open.validity)).unwrap_or_default();
+        let next = dest.filter(|open| open.folder == *self.dest).and_then(|open| open.next);
         for (uid, found) in there {
             copies.insert(uid, self.id(self.dest, epoch.clone(), found));
         }
@@ -291,7 +293,7 @@ impl<'a> Moving<'a> {
             let unnamed: Vec<(u64, Evidence)> =
                 self.wanted().into_iter().filter(|(uid, _)| !copies.contains_key(uid)).collect();
             if !unnamed.is_empty() {
-                let there = self.find_there(session, &unnamed).await?;
+                let there = self.find_there(session, &unnamed, next).await?;
                 let epoch = session.selected.as_ref().map(|o| self.shared.epoch(o.validity)).unwrap_or_default();
                 for (uid, found) in there {
                     copies.insert(uid, self.id(self.dest, epoch.clone(), found));
@@ -389,7 +391,7 @@ impl<'a> Moving<'a> {
         if !absent.is_empty() {
             let wanted: Vec<(u64, Evidence)> =
                 self.wanted().into_iter().filter(|(uid, _)| absent.contains(uid)).collect();
-            let there = self.find_there(session, &wanted).await?;
+            let there = self.find_there(session, &wanted, None).await?;
             let epoch = session.selected.as_ref().map(|o| self.shared.epoch(o.validity)).unwrap_or_default();
             for uid in absent {
                 let outcome = match there.get(&uid) {
@@ -402,8 +404,14 @@ impl<'a> Moving<'a> {
         Ok(self.uids())
     }
 
-    async fn find_there(&self, session: &mut Session, wanted: &[(u64, Evidence)]) -> Outcome<HashMap<u64, u64>> {
-        match evidence::find(session, self.dest, wanted).await {
+    /// `since`: the least UID there that one of them can have, where that is known.
+    async fn find_there(
+        &self,
+        session: &mut Session,
+        wanted: &[(u64, Evidence)],
+        since: Option<u64>,
+    ) -> Outcome<HashMap<u64, u64>> {
+        match evidence::find(session, self.dest, wanted, since).await {
             // A folder that is not there holds nothing. An outage is another matter.
             Err(Failure::NoFolder { .. }) => Ok(HashMap::new()),
             found => found,

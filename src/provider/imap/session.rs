@@ -90,6 +90,8 @@ pub(crate) struct Selected {
     /// 0 where the server has no lasting numbering.
     pub(crate) validity: u64,
     pub(crate) exists: u64,
+    /// The least UID that the next arrival can have, if the server said it when the folder was opened.
+    pub(crate) next: Option<u64>,
     pub(crate) writable: bool,
     /// Whether messages can be flagged as deleted; `true` where the server does not say.
     pub(crate) can_delete: bool,
@@ -391,7 +393,7 @@ impl Session {
         self.selected = None;
         let name = if write { "SELECT" } else { "EXAMINE" };
         let mut selected =
-            Selected { folder: folder.clone(), validity: 0, exists: 0, writable: write, can_delete: true };
+            Selected { folder: folder.clone(), validity: 0, exists: 0, next: None, writable: write, can_delete: true };
         let opened = self
             .run(Command::new(name).string(folder), |untagged| match untagged {
                 Untagged::Exists(n) => selected.exists = n,
@@ -399,6 +401,7 @@ impl Session {
                     Code::UidValidity(n) => selected.validity = n,
                     // Numbers that do not last are as good as none.
                     Code::UidNotSticky => selected.validity = 0,
+                    Code::UidNext(n) => selected.next = Some(n),
                     Code::PermanentFlags(flags) => {
                         selected.can_delete = flags.iter().any(|flag| flag.eq_ignore_ascii_case("\\Deleted"));
                     }

@@ -217,6 +217,25 @@ async fn a_copy_of_a_try_before_is_not_copied_again() {
     }
 }
 
+/// A server of little more than RFC 3501 names no copies, and its SEARCH may be less than that.
+#[tokio::test]
+async fn copies_are_found_where_search_knows_little() {
+    for said in ["* SEARCH\r\n{tag} OK done\r\n", "* SEARCH 101\r\n{tag} OK done\r\n", "{tag} BAD no OR here\r\n"] {
+        let server = server_with(3, always("UID SEARCH UNDELETED OR", Act::Say(said.into()))).await;
+        server.state().capability = "IMAP4rev1 AUTH=PLAIN".into();
+        // One that has always been there.
+        server.put("Done", 31, &mail(77));
+        let ids = [handle(1), handle(2), handle(3)];
+        let moved = soon(server.account(1).move_to_processed(&ids, &FolderId::new("Done"))).await;
+        let copied =
+            ["7.101.Done", "7.102.Done", "7.103.Done"].map(|id| MoveOutcome::CopiedNotRemoved(MessageId::new(id)));
+        let moved: Vec<_> =
+            moved.into_iter().map(|outcome| outcome.unwrap_or_else(|e| panic!("{}", e.chain()))).collect();
+        assert_eq!(moved, copied, "{said}");
+        assert_eq!((server.count("Done"), server.state().deleted.len()), (4, 3), "{said}");
+    }
+}
+
 #[tokio::test]
 async fn a_framing_fault_costs_a_connection_and_no_message() {
     let long = format!("* 1 FETCH (UID 1 BODY[] \"{}", "x".repeat(2 << 20));

@@ -231,7 +231,9 @@ impl Server {
         if upper.starts_with("EXAMINE") || upper.starts_with("SELECT") {
             *selected = command.split('"').nth(1).unwrap_or_default().to_owned();
             let exists = state.mail.keys().filter(|(f, _)| f == selected).count();
-            return ok(format!("* {exists} EXISTS\r\n* OK [UIDVALIDITY {}] x\r\n", state.validity).into_bytes());
+            let (validity, next) = (state.validity, state.next + 1);
+            return ok(format!("* {exists} EXISTS\r\n* OK [UIDVALIDITY {validity}] x\r\n* OK [UIDNEXT {next}] x\r\n")
+                .into_bytes());
         }
         let here: Vec<(u64, Vec<u8>)> =
             state.mail.iter().filter(|((f, _), _)| f == selected).map(|((_, uid), m)| (*uid, m.clone())).collect();
@@ -316,7 +318,7 @@ pub(super) fn account_at(port: u16, tokens: Option<Arc<dyn TokenProvider>>, conn
 }
 
 impl State {
-    /// The code that says what became of them, if any were there.
+    /// The code that says what became of them, if any were there and the server knows such codes.
     fn copy(&mut self, from: &str, to: &str, uids: &[u64]) -> Option<String> {
         let list = |uids: &[u64]| uids.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
         let mut new = Vec::new();
@@ -326,7 +328,8 @@ impl State {
             self.mail.insert((to.to_owned(), self.next), message);
             new.push(self.next);
         }
-        (!uids.is_empty()).then(|| format!("[COPYUID {} {} {}]", self.validity, list(uids), list(&new)))
+        let told = !uids.is_empty() && self.capability.contains("UIDPLUS");
+        told.then(|| format!("[COPYUID {} {} {}]", self.validity, list(uids), list(&new)))
     }
 }
 
@@ -362,6 +365,8 @@ impl Proper {
 }
 
 fn uids(set: &str) -> Vec<u64> {
+    // No folder here has a UID as large as the last one's stand-in.
+    let set = set.replace('*', "9999");
     crate::provider::imap::wire::uidset::expand(set.as_bytes(), 1_000_000).unwrap_or_default()
 }
 
