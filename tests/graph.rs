@@ -388,7 +388,8 @@ async fn a_view_shows_messages_that_live_elsewhere() {
     assert_eq!(found.iter().map(|m| m.id.clone()).collect::<Vec<_>>(), few);
 }
 
-/// OData lets a service cut an expanded list short and link to the rest. Nothing may be missing then.
+/// OData lets a service cut an expanded list short and link to the rest, and a gateway may drop the wish for the list.
+/// Nothing may be missing then.
 #[tokio::test]
 async fn attachments_that_do_not_come_along_are_asked_for() {
     let graph = wiremock::MockServer::start().await;
@@ -406,6 +407,7 @@ async fn attachments_that_do_not_come_along_are_asked_for() {
         }
         json
     };
+    let without = |n: u32| serde_json::json!({"id": format!("m{n}"), "receivedDateTime": "2026-01-31T10:00:00Z"});
     let link = format!("{}/v1.0/rest?$skip=2", graph.uri());
     let answer = move |request: &wiremock::Request| {
         let json = match request.url.path().rsplit('/').next() {
@@ -414,7 +416,9 @@ async fn attachments_that_do_not_come_along_are_asked_for() {
             }
             Some("rest") => serde_json::json!({"value": [file(3)]}),
             Some("m1") => message(1, true),
-            _ => serde_json::json!({"value": [message(1, true), message(2, false)]}),
+            Some("m3") => without(3),
+            Some("attachments") => serde_json::json!({"value": [file(4), file(5)]}),
+            _ => serde_json::json!({"value": [message(1, true), message(2, false), without(3)]}),
         };
         wiremock::ResponseTemplate::new(200).set_body_json(json)
     };
@@ -425,7 +429,8 @@ async fn attachments_that_do_not_come_along_are_asked_for() {
     let account = GraphAccount::open(&config, tenant.opening()).unwrap();
     let listed: Vec<_> = account.fetch_messages(&FolderId::new("f"), Query::default()).try_collect().await.unwrap();
     let names = |m: &Message| m.attachments.iter().map(mail_account::Attachment::file_name).collect::<Vec<_>>();
-    assert_eq!(listed.iter().map(names).collect::<Vec<_>>(), [vec!["1.pdf", "2.pdf", "3.pdf"], vec!["1.pdf"]]);
+    let expected = [vec!["1.pdf", "2.pdf", "3.pdf"], vec!["1.pdf"], vec!["4.pdf", "5.pdf"]];
+    assert_eq!(listed.iter().map(names).collect::<Vec<_>>(), expected);
     assert!(listed[0].attachments.iter().all(|a| a.content.as_deref() == Some(b"hello")));
     assert_eq!(names(&account.fetch_message(&MessageId::new("m1")).await.unwrap()).len(), 3);
 }
@@ -655,6 +660,29 @@ async fn downloads_that_nobody_reads_give_their_places_back() {
         assert!(got == file, "it starts over on its own and gives the same bytes");
     }
     assert_eq!(tenant.fake.counters().throttled, 0);
+}
+
+/// Gateways that let only named addresses through know nothing of `$batch`.
+#[tokio::test]
+async fn without_batches_everything_works_one_by_one() {
+    for fault in [Fault::html(404), Fault::error(404, "ResourceNotFound", "no"), Fault::html(405), Fault::html(501)] {
+        let tenant = Tenant::start().await;
+        tenant.fake.fault(fault.clone().on(Route::Batch));
+        for n in 0..5 {
+            tenant.mailbox.deliver("inbox", mime(&format!("m{n}"), &[("f.pdf", b"x")]));
+        }
+        let account = tenant.open();
+        let tree = account.list_folders().await.unwrap_or_else(|e| panic!("{fault:?}: {}", e.chain()));
+        assert!(tree.iter().any(|folder| folder.role == Some(Role::Inbox)));
+        let done = account.create_folder(&"Inbox/Processed".parse().expect("a path")).await.unwrap();
+        let listed = list(&account, Query::default()).await;
+        let mut ids: Vec<_> = listed.into_iter().map(|message| message.id).collect();
+        ids.push(MessageId::new("AAMkNone"));
+        let moved = account.move_to_processed(&ids, &done.id).await;
+        assert!(moved[..5].iter().all(|outcome| matches!(outcome, Ok(MoveOutcome::Moved(_)))), "{fault:?}: {moved:?}");
+        assert!(matches!(moved[5], Ok(MoveOutcome::Gone)), "{moved:?}");
+        assert_eq!((tenant.mailbox.count("inbox"), tenant.mailbox.count("Inbox/Processed")), (0, 5));
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
+use futures::{StreamExt as _, stream};
 use reqwest::Method;
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
@@ -94,11 +95,14 @@ pub(super) async fn attempt(client: &Client, parts: &[&Part], silence: Duration)
                 request
             })
             .collect();
-        let call = Call::post(About::Mailbox, To::Version("/$batch".into()), &json!({"requests": requests}));
+        let call = Call::post(About::Batch, To::Version("/$batch".into()), &json!({"requests": requests}));
         Ok(call.parts(parts.len()))
     };
     let answer = match client.attempt(make, silence).await {
         Attempt::Done(answer) => answer,
+        Attempt::Fail(error) if error.kind() == ErrorKind::Unsupported => {
+            return Attempt::Done(one_by_one(client, parts, silence).await);
+        }
         Attempt::Fail(error) => return Attempt::Fail(error),
         Attempt::Again(error) => return Attempt::Again(error),
         Attempt::Pause(asked, error) => return Attempt::Pause(asked, error),
@@ -123,6 +127,24 @@ pub(super) async fn attempt(client: &Client, parts: &[&Part], silence: Duration)
         client.reject_token(challenge.as_deref()).await;
     }
     Attempt::Done(told)
+}
+
+/// The same calls on their own, for gateways that let no batch through.
+async fn one_by_one(client: &Client, parts: &[&Part], silence: Duration) -> Vec<Told> {
+    let calls = parts.iter().map(|part| {
+        let path = part.path.clone();
+        let to = if part.elsewhere { To::Version(path) } else { To::Mailbox(path) };
+        Call::new(part.method.clone(), part.about, to, part.body.as_ref())
+    });
+    let ask = |call: Call| async move {
+        match client.attempt(|| Ok(call.clone()), silence).await {
+            Attempt::Done(answer) => Told::Done(answer.body),
+            Attempt::Fail(error) => Told::Refused(Attempt::Fail(error)),
+            Attempt::Again(error) => Told::Refused(Attempt::Again(error)),
+            Attempt::Pause(wait, error) => Told::Refused(Attempt::Pause(wait, error)),
+        }
+    };
+    stream::iter(calls.collect::<Vec<_>>()).map(ask).buffered(4).collect().await
 }
 
 fn read(client: &Client, response: Response, about: About, rejected: &mut Option<Option<String>>) -> Told {

@@ -112,7 +112,11 @@ impl Call {
     }
 
     pub(super) fn post(about: About, to: To, body: &serde_json::Value) -> Self {
-        Self { method: Method::POST, body: Some(body.to_string().into()), ..Self::get(about, to) }
+        Self::new(Method::POST, about, to, Some(body))
+    }
+
+    pub(super) fn new(method: Method, about: About, to: To, body: Option<&serde_json::Value>) -> Self {
+        Self { method, body: body.map(|body| body.to_string().into()), ..Self::get(about, to) }
     }
 
     pub(super) fn parts(mut self, parts: usize) -> Self {

@@ -28,6 +28,8 @@ pub(super) enum About {
     Message,
     Attachment,
     Directory,
+    /// The envelope of several calls.
+    Batch,
 }
 
 /// An answer that may be a refusal: of a request of its own, or of a part of a batch.
@@ -76,6 +78,7 @@ impl<'a> Refusal<'a> {
     pub(super) fn attempt<T>(&self, about: About, mailbox: &str) -> Attempt<T> {
         let error = self.error(about, mailbox);
         match self.status {
+            _ if self.is_no_batch(about) => Attempt::Fail(error),
             429 => Attempt::Pause(self.retry_after, error),
             503 if self.retry_after.is_some() => Attempt::Pause(self.retry_after, error),
             408 | 500 | 502..=504 | 506 | 508..=510 => Attempt::Again(error),
@@ -88,6 +91,10 @@ impl<'a> Refusal<'a> {
     pub(super) fn error(&self, about: About, mailbox: &str) -> Error {
         let envelope = self.envelope();
         let (kind, message) = match &envelope {
+            _ if self.is_no_batch(about) => (
+                ErrorKind::Unsupported,
+                format!("Graph's address answered {} to `$batch`; a gateway may not let it through", self.status),
+            ),
             Some(envelope) => explain(self, envelope, about, mailbox),
             None => self.foreign(),
         };
@@ -102,6 +109,11 @@ impl<'a> Refusal<'a> {
         }
         let in_body = envelope.and_then(|e| e.request_id).filter(|id| !self.request_ids.contains(id));
         self.request_ids.iter().cloned().chain(in_body).fold(error, Error::with_request_id)
+    }
+
+    /// Whether there is no such thing as a batch here: Graph has it at every address.
+    fn is_no_batch(&self, about: About) -> bool {
+        about == About::Batch && matches!(self.status, 404 | 405 | 501)
     }
 
     /// Not Graph's JSON: a proxy, a gateway or a network portal.
@@ -244,7 +256,7 @@ fn told(envelope: &Envelope) -> String {
 impl About {
     fn noun(self) -> &'static str {
         match self {
-            Self::Mailbox => "mailbox",
+            Self::Mailbox | Self::Batch => "mailbox",
             Self::Folder => "folder",
             Self::Message => "message",
             Self::Attachment => "attachment",

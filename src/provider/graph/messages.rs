@@ -36,7 +36,7 @@ use super::{
     client::{CAP, Call, Client, To, encode, names_nothing, not_json, quoted, with_query},
     failure::About,
     folders,
-    wire::{self, SELECT, SELECT_ATTACHMENT, Stub, WireAttachment, WireMessage},
+    wire::{self, More, SELECT, SELECT_ATTACHMENT, Stub, WireAttachment, WireMessage},
 };
 use crate::{
     AttachmentKind, Error, ErrorKind, FolderId, Message, MessageId, Query, Result,
@@ -496,8 +496,8 @@ struct Read {
     message: Message,
     /// The folder it is in.
     parent: Option<FolderId>,
-    /// The link to the rest of its attachments.
-    more: Option<String>,
+    /// The rest of its attachments.
+    more: Option<More>,
 }
 
 /// How much of attachments to ask for.
@@ -738,8 +738,12 @@ impl Window {
                     if let Some(parent) = &parent {
                         message.folder = parent.clone();
                     }
-                    self.add_attachments(&mut message, more).await?;
-                    return Ok(Some((message, parent)));
+                    return match self.add_attachments(&mut message, more).await {
+                        Ok(()) => Ok(Some((message, parent))),
+                        // It went between the two.
+                        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                        Err(error) => Err(error),
+                    };
                 }
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
                 Err(error) if error.kind() == ErrorKind::TooLarge => {}
@@ -758,8 +762,17 @@ impl Window {
     }
 
     /// The attachments that did not come along with their message.
-    async fn add_attachments(&self, message: &mut Message, mut more: Option<String>) -> Result<()> {
-        while let Some(link) = more.take() {
+    async fn add_attachments(&self, message: &mut Message, more: Option<More>) -> Result<()> {
+        let client = &self.inner.client;
+        let mut from = match more {
+            None => return Ok(()),
+            Some(More::Link(link)) => Some(client.follow(&link)?),
+            Some(More::All) => {
+                let path = format!("/messages/{}/attachments", encode(message.id.as_str()));
+                Some(To::Mailbox(with_query(&path, &[("$select", SELECT_ATTACHMENT)])))
+            }
+        };
+        while let Some(to) = from.take() {
             let read = |answer: &Answer| {
                 let page = Page::read(&answer.body).map_err(|e| not_json(answer).with_source(e))?;
                 let wire =
@@ -767,8 +780,7 @@ impl Window {
                 let attachments = wire.filter_map(|wire| wire.into_attachment(self.query.inline_up_to));
                 Ok((attachments.collect::<Vec<_>>(), page.next))
             };
-            let call = Call::get(About::Message, self.inner.client.follow(&link)?);
-            let (attachments, next) = self.inner.client.read(&call, read).await?;
+            let (attachments, next) = client.read(&Call::get(About::Message, to), read).await?;
             let known = message.attachments.len();
             for attachment in attachments {
                 if message.attachments.iter().all(|a| a.id != attachment.id) {
@@ -778,7 +790,7 @@ impl Window {
             if next.is_some() && message.attachments.len() == known {
                 return Err(Error::new(ErrorKind::Malformed, "Graph's list of attachments does not end"));
             }
-            more = next;
+            from = next.map(|next| client.follow(&next)).transpose()?;
         }
         Ok(())
     }

@@ -137,9 +137,18 @@ pub(super) struct WireMessage<'a> {
     #[serde(default)]
     body: Lenient<Body>,
     #[serde(default, borrow)]
-    attachments: Each<WireAttachment<'a>>,
+    attachments: Option<Each<WireAttachment<'a>>>,
     #[serde(default, rename = "attachments@odata.nextLink")]
     more_attachments: Lenient<String>,
+}
+
+/// Attachments that did not come along with their message.
+#[derive(Debug)]
+pub(super) enum More {
+    /// Those beyond a link.
+    Link(String),
+    /// All of them. The message has no list, not even an empty one, so that nothing is known of them.
+    All,
 }
 
 /// The properties of a message that are asked for.
@@ -161,10 +170,13 @@ impl WireMessage<'_> {
         self.parent_folder_id.0.as_deref()
     }
 
-    /// The link to attachments beyond those that came along. OData lets a service cut an expanded list short; Exchange
-    /// has not been seen to do it.
-    pub(super) fn more_attachments(&self) -> Option<String> {
-        self.more_attachments.0.clone().filter(|link| !link.is_empty())
+    /// Where the attachments are that did not come along. OData lets a service cut an expanded list short; Exchange has
+    /// not been seen to do it, nor to leave the list out.
+    pub(super) fn more_attachments(&self) -> Option<More> {
+        match self.more_attachments.0.as_deref() {
+            Some(link) if !link.is_empty() => Some(More::Link(link.to_owned())),
+            _ => self.attachments.is_none().then_some(More::All),
+        }
     }
 
     /// The message, in `folder` unless it says otherwise.
@@ -204,8 +216,13 @@ impl WireMessage<'_> {
         {
             set_body(&mut message, body);
         }
-        message.attachments =
-            self.attachments.0.into_iter().filter_map(|a| a.into_attachment(query.inline_up_to)).collect();
+        message.attachments = self
+            .attachments
+            .unwrap_or_default()
+            .0
+            .into_iter()
+            .filter_map(|a| a.into_attachment(query.inline_up_to))
+            .collect();
         message
     }
 }
