@@ -124,7 +124,9 @@ fn check(claims: Claims, client_id: &str, nonce: Option<&Secret>) -> Result<Clai
         Value::Array(all) => all.iter().any(|aud| aud.as_str().is_some_and(|aud| aud.eq_ignore_ascii_case(client_id))),
         _ => false,
     };
-    let same = nonce.is_none_or(|nonce| claims.nonce.as_deref() == Some(nonce.expose()));
+    // The code's verifier has bound the answer to this sign-in already (RFC 9700, section 2.1.1), so that a token without
+    // a nonce is no other's. One with another nonce is.
+    let same = nonce.zip(claims.nonce.as_deref()).is_none_or(|(nonce, told)| told == nonce.expose());
     if is_for_us && same {
         return Ok(claims);
     }

@@ -183,7 +183,10 @@ fn value<'a>(form: &'a [(String, String)], name: &str) -> Option<&'a str> {
 }
 
 fn id_token(nonce: &str, name: &str) -> String {
-    let claims = json!({"aud": CLIENT, "nonce": nonce, "oid": OID, "tid": TENANT, "preferred_username": name});
+    encoded(&json!({"aud": CLIENT, "nonce": nonce, "oid": OID, "tid": TENANT, "preferred_username": name}))
+}
+
+fn encoded(claims: &Value) -> String {
     format!("e30.{}.sig", base64_simd::URL_SAFE_NO_PAD.encode_to_string(claims.to_string()))
 }
 
@@ -428,6 +431,16 @@ async fn nothing_is_stored_without_proof() {
 }
 
 #[tokio::test]
+async fn an_id_token_without_a_nonce_will_do() {
+    let w = world(|_| ());
+    let (pending, _) = w.begun().await;
+    let bare = encoded(&json!({"aud": CLIENT, "oid": OID, "tid": TENANT}));
+    w.service.then(200, granted("a", Some("r"), Some(bare))).then(200, profile(OID, MAILBOX, &[]));
+    let outcome = w.flow().complete(&pending, Answer::Code(Secret::new("c"))).await.unwrap();
+    assert!(outcome.is_ok(), "{outcome:?}");
+}
+
+#[tokio::test]
 async fn an_object_id_needs_no_profile_and_imap_reads_it_with_a_token_of_its_own() {
     let w = world(|s| {
         s.principal = OID.to_uppercase();
@@ -597,8 +610,7 @@ async fn another_service_is_asked_in_its_own_words() {
     assert_eq!(link.iter().filter(|(name, _)| name == "prompt").count(), 1);
     let claims =
         json!({"aud": [CLIENT], "nonce": pending.nonce.expose(), "sub": "7", "email": MAILBOX, "email_verified": true});
-    let id = format!("e30.{}.sig", base64_simd::URL_SAFE_NO_PAD.encode_to_string(claims.to_string()));
-    w.service.then(200, granted("a", Some("r"), Some(id)));
+    w.service.then(200, granted("a", Some("r"), Some(encoded(&claims))));
     let outcome = w.flow().complete(&pending, Answer::Code(Secret::new("c"))).await.unwrap();
     assert!(outcome.is_ok(), "{outcome:?}");
     assert_eq!(value(&w.service.asked()[0].1, "scope"), None);
