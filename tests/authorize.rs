@@ -14,6 +14,7 @@ use mail_account::{
     handler_fn,
     store::{SignInId, TokenStore},
     testing::graph::{Answer, FakeBrowser, Fault, Mailbox, Rotation, Route},
+    watch::{AccountEvent, Condition},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -225,12 +226,14 @@ async fn missing_consent_is_pending_until_an_administrator_gives_it() {
         assert_eq!(account, "invoices");
         assert_eq!(error.code(), Some(if requests { "AADSTS90095" } else { "AADSTS90094" }));
         assert!(english(&pending).contains(link.as_str()));
+        assert_eq!(host.state_of("invoices").await.unwrap().condition, Condition::ConsentPending);
         assert!(site.stored(&host, "invoices").await.is_none());
         // Somebody else, somewhere else, days later.
         site.clock.pass(3 * DAY);
         let callback = site.fake.sign_in_as(link.as_str(), &admin).await;
         let consented = site.host().complete_sign_in(&callback).await.unwrap();
         assert!(matches!(&consented, SignInOutcome::Consented { account } if account == "invoices"), "{consented:?}");
+        assert_eq!(host.state_of("invoices").await.unwrap().condition, Condition::AwaitingSignIn);
         worked(&sign_in(&host, &site, "invoices", &site.user).await);
     }
 }
@@ -471,6 +474,56 @@ async fn accounts_that_store_nothing_need_neither_key_nor_store() {
     let host = site.host();
     read(&host, "invoices").await.unwrap();
     assert!(host.refresh_idle().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn consent_for_an_app_needs_no_key_and_counts_at_once() {
+    let mut site =
+        Site::with(|app| app.secret(SECRET).redirect_uri(WEB).requested_permissions(["Mail.ReadWrite"])).await;
+    site.state = "[state]\npath = \"state.db\"\n".into();
+    site.registration = format!("client_secret = \"{SECRET}\"\nredirect_uri = \"{WEB}\"\n");
+    site.accounts = INVOICES.replace("delegated", "app");
+    let admin = site.fake.mailbox("beheer@contoso.nl").admin().create();
+    let host = site.host();
+    // An app that is unknown in the tenant, as one of another tenant is before anybody there has consented.
+    site.fake.fault(Fault::aadsts(700_016).times(1));
+    assert_eq!(read(&host, "invoices").await.unwrap_err().code(), Some("AADSTS700016"));
+    let hand_over = host.begin_admin_consent("invoices", None).await.unwrap_or_else(|e| panic!("{}", e.chain()));
+    let callback = site.fake.sign_in_as(hand_over.link.as_str(), &admin).await;
+    let outcome = host.complete_sign_in(&callback).await.unwrap();
+    assert!(matches!(outcome, SignInOutcome::Consented { .. }), "{outcome:?}");
+    assert!(matches!(host.complete_sign_in(&callback).await.unwrap(), SignInOutcome::AlreadyUsed { .. }));
+}
+
+#[tokio::test]
+async fn an_idle_sign_in_that_was_revoked_is_told_once() {
+    let site = web().await;
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let sink = told.clone();
+    let host = site.host().with_account_events(move |event| {
+        if let AccountEvent::StateChanged { state, .. } = event {
+            sink.lock().unwrap().push((state.account.clone(), state.condition));
+        }
+    });
+    worked(&sign_in(&host, &site, "invoices", &site.user).await);
+    site.user.sign_out_everywhere();
+    site.clock.pass(31 * DAY);
+    for _ in 0..2 {
+        let idle = host.refresh_idle().await.unwrap();
+        let [one] = &idle[..] else { panic!("{idle:?}") };
+        assert_eq!(one.result.as_ref().unwrap_err().kind(), ErrorKind::SignInNeeded);
+        assert_eq!(host.state_of("invoices").await.unwrap().condition, Condition::SignInNeeded);
+    }
+    let expected = [Condition::Ready, Condition::SignInNeeded].map(|condition| ("invoices".to_owned(), condition));
+    assert_eq!(*told.lock().unwrap(), expected);
+}
+
+#[tokio::test]
+async fn the_answer_does_not_travel_unprotected() {
+    let site = web().await;
+    let error = site.host().begin_sign_in("invoices", Some("http://host.example/callback")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidConfig);
+    assert!(error.to_string().contains("unprotected"), "{error}");
 }
 
 /// What the service tells through the browser, and how the host hears of it; each row with the code and what is said.

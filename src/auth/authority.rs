@@ -168,10 +168,12 @@ impl Authority {
         self.endpoint(&["oauth2", "v2.0", "devicecode"])
     }
 
-    /// Where an administrator consents for the whole tenant.
+    /// Where an administrator consents for the whole tenant. That page does not know `common`; administrators are at
+    /// `organizations` ("Admin consent", Microsoft identity platform).
     #[must_use]
     pub fn admin_consent_url(&self) -> Url {
-        self.endpoint(&["v2.0", "adminconsent"])
+        let tenant = if self.tenant == "common" { "organizations" } else { &self.tenant };
+        self.url_of(tenant, &["v2.0", "adminconsent"])
     }
 
     /// Whether the tenant is one tenant, and not a name for many.
@@ -181,9 +183,13 @@ impl Authority {
     }
 
     fn endpoint(&self, path: &[&str]) -> Url {
+        self.url_of(&self.tenant, path)
+    }
+
+    fn url_of(&self, tenant: &str, path: &[&str]) -> Url {
         let mut url = self.login.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
-            segments.pop_if_empty().push(&self.tenant).extend(path);
+            segments.pop_if_empty().push(tenant).extend(path);
         }
         url
     }
@@ -324,6 +330,16 @@ mod tests {
         assert_eq!(Authority::parse(&pasted, Some(Cloud::UsDod)).unwrap().cloud, Cloud::UsDod);
         let error = Authority::parse(&pasted, Some(Cloud::Global)).unwrap_err();
         assert!(error.to_string().contains("`us-gov`, but `cloud` says `global`"), "{error}");
+    }
+
+    #[test]
+    fn consent_is_given_where_there_are_administrators() {
+        for (tenant, at) in
+            [("common", "organizations"), ("organizations", "organizations"), ("contoso.nl", "contoso.nl")]
+        {
+            let url = Authority::parse(tenant, None).unwrap().admin_consent_url();
+            assert_eq!(url.path(), format!("/{at}/v2.0/adminconsent"));
+        }
     }
 
     #[test]

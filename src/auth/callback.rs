@@ -49,7 +49,9 @@ impl Callback {
     /// Reads the query of a redirect, or the whole URL. An error counts before anything else that it says.
     #[must_use]
     pub fn parse(query: &str) -> Self {
-        let query = query.split_once('?').map_or(query, |(_, query)| query);
+        // A question mark may also stand in a value (RFC 3986, section 3.4).
+        let query =
+            query.split_once('?').filter(|(url, _)| !url.contains(['=', '&'])).map_or(query, |(_, query)| query);
         let query = query.split_once('#').map_or(query, |(query, _)| query);
         let value = |name: &str| {
             let mut pairs = url::form_urlencoded::parse(query.as_bytes());
@@ -84,6 +86,10 @@ mod tests {
         assert!(matches!(of("admin_consent=False&state=s").answer, Answer::Nothing));
         assert!(matches!(of("code=&state=s").answer, Answer::Nothing));
         assert!(of("").state.is_none());
+        for query in ["state=s&error=access_denied&error_description=why?", "?state=s&error=access_denied&x=?y"] {
+            assert!(matches!(of(query).answer, Answer::Refused { error, .. } if error == "access_denied"), "{query}");
+            assert_eq!(of(query).state.unwrap().expose(), "s");
+        }
         assert!(!format!("{:?}", of("code=c0de&state=st4te")).contains("c0de"));
     }
 }

@@ -12,6 +12,7 @@
 use std::{sync::Arc, time::Duration};
 
 use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 
 use super::{
     cache::{Refused, Source, Token, Tokens},
@@ -24,7 +25,7 @@ use crate::{
     store::{RefreshLease, SignIn, SignInId, SignInNeeded, TokenStore},
 };
 
-/// How long a renewal may take; then the lease is given back, and the next caller tries again.
+/// How long a renewal may ask; then the lease is given back, and the next caller tries again.
 const RENEWAL: Duration = Duration::from_secs(25);
 
 /// How long the lease of a process holds that has died, where nobody can tell that it has: longer than a renewal takes.
@@ -75,13 +76,7 @@ impl Person {
 
     async fn renew_alone(&self, material: &Material, claims: Option<&str>) -> Result<Token> {
         let lease = self.lease().await?;
-        let renewed = match tokio::time::timeout(RENEWAL, self.renew_leased(material, claims)).await {
-            Ok(renewed) => renewed,
-            Err(_) => Err(Error::new(
-                ErrorKind::Timeout,
-                format!("the sign-in of {} was not renewed within {} s", self.id, RENEWAL.as_secs()),
-            )),
-        };
+        let renewed = self.renew_leased(material, claims, Instant::now() + RENEWAL).await;
         if let Err(error) = self.store.unlock(&lease).await {
             tracing::warn!(error = %error.chain(), "the lease on a sign-in could not be given back; it expires");
         }
@@ -108,13 +103,13 @@ impl Person {
         }
     }
 
-    async fn renew_leased(&self, material: &Material, claims: Option<&str>) -> Result<Token> {
+    async fn renew_leased(&self, material: &Material, claims: Option<&str>, until: Instant) -> Result<Token> {
         loop {
             let sign_in = self.stored().await?;
-            let (granted, used) = match self.ask(material, &sign_in.refresh_token, claims).await {
+            let (granted, used) = match self.ask(material, &sign_in.refresh_token, claims, until).await {
                 Ok(granted) => (granted, &sign_in.refresh_token),
                 Err(refusal) if refusal.error.kind() == ErrorKind::SignInNeeded => {
-                    match self.ask_with_previous(material, &sign_in, claims).await? {
+                    match self.ask_with_previous(material, &sign_in, claims, until).await? {
                         Some((granted, previous)) => (granted, previous),
                         None => {
                             if self.note_needed(&sign_in, &refusal.error).await? {
@@ -173,10 +168,20 @@ impl Person {
         }
     }
 
-    async fn ask(&self, material: &Material, refresh: &Secret, claims: Option<&str>) -> Result<Granted, Refusal> {
+    /// Only the asking is broken off when it takes too long: what was answered is stored, however long that takes.
+    async fn ask(
+        &self,
+        material: &Material,
+        refresh: &Secret,
+        claims: Option<&str>,
+        until: Instant,
+    ) -> Result<Granted, Refusal> {
         let scope = self.scope.as_deref().map(|scope| ("scope", scope));
         let more: Vec<_> = scope.into_iter().chain(claims.map(|claims| ("claims", claims))).collect();
-        self.endpoint.refresh(material, refresh, &more).await
+        tokio::time::timeout_at(until, self.endpoint.refresh(material, refresh, &more)).await.unwrap_or_else(|_| {
+            let late = format!("the sign-in of {} was not renewed within {} s", self.id, RENEWAL.as_secs());
+            Err(Error::new(ErrorKind::Timeout, late).into())
+        })
     }
 
     /// `None` when it is refused as well, or there is none.
@@ -185,9 +190,10 @@ impl Person {
         material: &Material,
         sign_in: &'a SignIn,
         claims: Option<&str>,
+        until: Instant,
     ) -> Result<Option<(Granted, &'a Secret)>> {
         let Some(previous) = &sign_in.previous else { return Ok(None) };
-        match self.ask(material, previous, claims).await {
+        match self.ask(material, previous, claims, until).await {
             Ok(granted) => {
                 tracing::warn!(sign_in = %self.id, "the newest refresh token is unknown to the service, the one before it works");
                 Ok(Some((granted, previous)))

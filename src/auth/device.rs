@@ -85,7 +85,9 @@ impl Flow {
         // A device is a public client, and proves nothing, even where the app could.
         let mut material = Material::Public;
         loop {
-            context.sleep(interval).await;
+            // Never past its end, however long the service wants to be left alone.
+            let left = Duration::try_from(code.expires.duration_since(context.now())).unwrap_or_default();
+            context.sleep(interval.min(left)).await;
             if context.now() >= code.expires {
                 return Ok(SignInOutcome::Expired { account: self.account.clone() });
             }
@@ -102,10 +104,10 @@ impl Flow {
             };
             match refusal.oauth.as_str() {
                 "authorization_pending" => {}
-                "slow_down" => interval += SLOWER,
+                "slow_down" => interval = interval.saturating_add(SLOWER),
                 "expired_token" => return Ok(SignInOutcome::Expired { account: self.account.clone() }),
                 // A fault of the network; asked again more slowly (RFC 8628, section 3.5).
-                _ if refusal.error.is_retryable() => interval *= 2,
+                _ if refusal.error.is_retryable() => interval = interval.saturating_mul(2),
                 _ => return self.refused(refusal, &super::hand_over::somewhere(&self.settings)).await,
             }
         }

@@ -145,7 +145,11 @@ impl Flow {
         let lasts = SignedDuration::try_from(lasts).unwrap_or(SignedDuration::MAX);
         let expires = now.saturating_add(lasts).unwrap_or(Timestamp::MAX);
         let id = self.settings.id()?;
-        Ok(Pending::new(random(), &self.account, purpose, id, random(), redirect_uri, random(), now, expires))
+        let (verifier, nonce) = match purpose {
+            Purpose::SignIn => (random(), random()),
+            Purpose::AdminConsent => (Secret::new(""), Secret::new("")),
+        };
+        Ok(Pending::new(random(), &self.account, purpose, id, verifier, redirect_uri, nonce, now, expires))
     }
 
     fn link(&self, pending: &Pending) -> Result<Url> {
@@ -170,11 +174,12 @@ impl Flow {
                 scopes.push(scope);
             }
         }
-        let with_id = scopes.iter().any(|scope| scope == "openid");
         let verifier = PkceCodeVerifier::new(pending.verifier.expose().to_owned());
         let mut request = client
             .authorize_url(|| CsrfToken::new(pending.state.expose().to_owned()))
             .set_pkce_challenge(PkceCodeChallenge::from_code_verifier_sha256(&verifier))
+            // Also where nobody asks for an id token: some services give one unasked.
+            .add_extra_param("nonce", pending.nonce.expose().to_owned())
             .add_scopes(scopes.into_iter().map(Scope::new));
         if !chooses {
             // Without it a live session of somebody else is used without a question.
@@ -182,9 +187,6 @@ impl Flow {
         }
         if settings.authorize_url.is_none() {
             request = request.add_extra_param("response_mode", "query");
-        }
-        if with_id {
-            request = request.add_extra_param("nonce", pending.nonce.expose().to_owned());
         }
         if is_address(&settings.principal) {
             request = request.add_extra_param("login_hint", settings.principal.clone());

@@ -200,7 +200,7 @@ impl Registration {
         for (key, source) in [("client_secret", &self.client_secret), ("client_secret_next", &self.client_secret_next)]
         {
             if let Some(SecretSource::Literal(secret)) = source {
-                check_client_secret(secret).map_err(|what| places.invalid(key, what))?;
+                self.check_client_secret(secret).map_err(|what| places.invalid(key, what))?;
             }
         }
         Ok(())
@@ -218,26 +218,30 @@ impl Registration {
             .filter_map(|(key, source)| Some((key, source.as_ref()?)))
             .map(|(key, source)| {
                 let secret = source.read(&places.place(key))?;
-                check_client_secret(&secret).map_err(|what| places.invalid(key, what))?;
+                self.check_client_secret(&secret).map_err(|what| places.invalid(key, what))?;
                 Ok(secret)
             })
             .collect()
     }
-}
 
-/// The mistakes that are made when a client secret is copied.
-fn check_client_secret(secret: &Secret) -> Result<(), &'static str> {
-    let value = secret.expose();
-    if is_guid(value.trim()) {
-        return Err(
-            "looks like the secret's ID; write the secret's value, which is shown only once, when the secret is made",
-        );
+    /// The mistakes that are made when a client secret is copied.
+    fn check_client_secret(&self, secret: &Secret) -> Result<(), &'static str> {
+        let value = secret.expose();
+        // Microsoft's secrets have ids, and every app of theirs a tenant. Elsewhere a GUID may be the secret itself.
+        if self.tenant.is_some() && is_guid(value.trim()) {
+            return Err(
+                "looks like the secret's ID; write the secret's value, which is shown only once, when the secret is made",
+            );
+        }
+        if value.trim() != value {
+            return Err("has blanks or a line break at its start or end; remove them");
+        }
+        if value.contains(char::is_control) {
+            return Err("has a line break or another control character in it; copy it once more, as one line");
+        }
+        if value.len() > 1 && value.starts_with(['"', '\'']) && value.ends_with(['"', '\'']) {
+            return Err("has quotes around it; remove them");
+        }
+        if value.is_empty() { Err("is empty") } else { Ok(()) }
     }
-    if value.trim() != value {
-        return Err("has blanks or a line break at its start or end; remove them");
-    }
-    if value.len() > 1 && value.starts_with(['"', '\'']) && value.ends_with(['"', '\'']) {
-        return Err("has quotes around it; remove them");
-    }
-    if value.is_empty() { Err("is empty") } else { Ok(()) }
 }

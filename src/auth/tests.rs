@@ -18,7 +18,7 @@ use super::{
 use crate::{
     Clock, Context, Error, ErrorKind, Result, Secret, SecretSource,
     setting::Places,
-    store::{Pending, SignIn, SignInId, Signer, Taken, TokenStore as _},
+    store::{Pending, RefreshLease, SignIn, SignInId, Signer, Taken, TokenStore},
     testing::MemoryTokenStore,
 };
 
@@ -322,6 +322,60 @@ async fn a_renewal_is_finished_when_nobody_waits_for_it_any_more() {
     }
 }
 
+/// Takes longer to write than a renewal may ask.
+#[derive(Debug)]
+struct Slow(MemoryTokenStore);
+
+#[async_trait]
+impl TokenStore for Slow {
+    async fn sign_in(&self, id: &SignInId) -> Result<Option<SignIn>> {
+        self.0.sign_in(id).await
+    }
+
+    async fn put_sign_in(&self, id: &SignInId, sign_in: &SignIn, replace: bool) -> Result<i64> {
+        tokio::time::sleep(Duration::from_secs(26)).await;
+        self.0.put_sign_in(id, sign_in, replace).await
+    }
+
+    async fn lock(&self, id: &SignInId, ttl: Duration) -> Result<Option<RefreshLease>> {
+        self.0.lock(id, ttl).await
+    }
+
+    async fn unlock(&self, lease: &RefreshLease) -> Result<()> {
+        self.0.unlock(lease).await
+    }
+
+    async fn ready(&self) -> Result<()> {
+        unreachable!("nobody begins")
+    }
+
+    async fn forget_sign_in(&self, _: &SignInId) -> Result<()> {
+        unreachable!("nobody forgets")
+    }
+
+    async fn sign_ins(&self) -> Result<Vec<(SignInId, Timestamp)>> {
+        unreachable!("nobody lists")
+    }
+
+    async fn put_pending(&self, _: &Pending) -> Result<()> {
+        unreachable!("nobody begins")
+    }
+
+    async fn take_pending(&self, _: &Secret, _: Timestamp) -> Result<Taken> {
+        unreachable!("nobody answers")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_answered_is_stored_however_long_that_takes() {
+    let w = world(|_| ());
+    w.stores("r1", None).await;
+    w.service.then(200, granted("a1", Some("r2"), None));
+    let person = Person::new(w.endpoint.clone(), None, w.id(), Arc::new(Slow(w.store.clone())));
+    assert_eq!(person.tokens().token().await.unwrap().expose(), "a1");
+    assert_eq!(w.stored().await.refresh_token.expose(), "r2");
+}
+
 #[tokio::test]
 async fn the_link_holds_what_the_service_needs_and_no_more() {
     let w = world(|_| ());
@@ -544,6 +598,8 @@ async fn a_device_code_is_asked_about_as_often_as_the_service_says() {
     assert_eq!(asked[0].0, format!("/{TENANT}/oauth2/v2.0/devicecode"));
     assert_eq!(asked[0].1.len(), 2, "{asked:?}");
     assert_eq!(value(&asked[1].1, "device_code"), Some("dc"));
+    // No secret was shown, so none is known to work.
+    assert_eq!(w.endpoint.context().worked().of(&w.settings.token_url().unwrap(), CLIENT), None);
 }
 
 #[tokio::test]
@@ -592,6 +648,13 @@ async fn a_device_code_ends_when_it_is_declined_or_expires_or_nobody_comes() {
     w.service.refuses("authorization_pending", 70_016).refuses("authorization_pending", 70_016);
     assert!(matches!(w.flow().await_device(&code).await.unwrap(), SignInOutcome::Expired { .. }));
     assert!(w.store.sign_in(&w.id()).await.unwrap().is_none());
+    // Nobody waits longer than the code lasts.
+    let w = world(|_| ());
+    let begun = w.clock.now();
+    w.service.then(200, device(Some(u64::MAX)));
+    let code = w.flow().begin_device().await.unwrap();
+    assert!(matches!(w.flow().await_device(&code).await.unwrap(), SignInOutcome::Expired { .. }));
+    assert_eq!(w.clock.now().duration_since(begun), SignedDuration::from_secs(900));
 }
 
 #[tokio::test]
@@ -614,6 +677,17 @@ async fn another_service_is_asked_in_its_own_words() {
     let outcome = w.flow().complete(&pending, Answer::Code(Secret::new("c"))).await.unwrap();
     assert!(outcome.is_ok(), "{outcome:?}");
     assert_eq!(value(&w.service.asked()[0].1, "scope"), None);
+    // Some add `openid` themselves to a wish for the address.
+    let unasked = world(|s| {
+        other(s);
+        let Audience::Other { scopes, .. } = &mut s.audience else { unreachable!("just set") };
+        *scopes = vec!["email".into()];
+    });
+    let (pending, link) = unasked.begun().await;
+    assert_eq!(value(&link, "nonce"), Some(pending.nonce.expose()));
+    unasked.service.then(200, granted("a", Some("r"), Some(id_token(pending.nonce.expose(), MAILBOX))));
+    let outcome = unasked.flow().complete(&pending, Answer::Code(Secret::new("c"))).await.unwrap();
+    assert!(outcome.is_ok(), "{outcome:?}");
     // Who nobody vouches for is nobody.
     let (pending, _) = w.begun().await;
     w.service.then(200, granted("a", Some("r"), None));

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    path::Path,
     sync::Arc,
 };
 
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     Context, Error, ErrorKind, MailAccount, MailboxInfo, Result,
-    auth::Registration,
+    auth::{Registration, is_guid},
     provider::{Opening, is_address},
     setting::{Field, Places, Value},
 };
@@ -47,6 +48,14 @@ impl Account {
             Ok(settings) => Some(settings.mailbox(&self.opening(Context::default()))),
             Err(_) => self.guess.as_deref().map(|name| MailboxInfo::new(&self.name, &self.provider, name)),
         }
+    }
+
+    /// Where the mailbox lies: a path or an object id is one mailbox, whatever `address` says. Other names tell nothing
+    /// here, each of two servers may have a mailbox of that name.
+    pub(super) fn lies_at(&self) -> Option<String> {
+        let opening = Opening::new(&self.name).with_places(self.places.clone());
+        let name = self.settings.as_ref().ok()?.mailbox(&opening).name;
+        (Path::new(&name).is_absolute() || is_guid(&name)).then_some(name)
     }
 
     /// What is wrong inside the account, as far as the file tells.

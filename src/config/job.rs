@@ -10,7 +10,7 @@ use super::{
     kinds,
     value::{self, Problem},
 };
-use crate::{Error, ErrorKind, FolderSpec, ImportJob, Result};
+use crate::{Error, ErrorKind, FolderSpec, ImportJob, Result, Role, folder::is_inbox};
 
 /// One `[jobs.*]`.
 #[derive(Clone, Debug)]
@@ -101,7 +101,7 @@ fn read(document: &Document, place: &str, name: &str, table: &Table) -> Result<I
 }
 
 /// A job that reads a mailbox, by which account, and from which folder.
-type Reader<'a> = (&'a Job, &'a str, Option<String>);
+type Reader<'a> = (&'a Job, &'a Account, Option<String>);
 
 /// Two runs over the same mail would take turns in importing it, each under a memory of its own.
 fn refuse_shared_mailboxes(document: &Document, accounts: &Accounts, jobs: &[Job]) -> Result<()> {
@@ -114,25 +114,33 @@ fn refuse_shared_mailboxes(document: &Document, accounts: &Accounts, jobs: &[Job
             if !names.insert(account) {
                 return Err(document.invalid(&place, &format!("names `{account}` twice; remove one of them")));
             }
-            let Some(mailbox) = accounts.get(account).and_then(Account::mailbox) else { continue };
-            let others = readers.entry(mailbox.name.clone()).or_default();
-            for (other, other_account, other_folder) in others.iter() {
-                let what = if other.name == job.name {
-                    format!(
-                        "names the mailbox `{}` twice, by `{other_account}` and by `{account}`; remove one of them, or give them different `address`es if they are different mailboxes",
-                        mailbox.name
-                    )
-                } else if folder.is_some() && *other_folder == folder {
-                    format!(
-                        "reads the same import folder of the mailbox `{}` as the job `{}`; give one of them another import folder, or remove the account from one",
-                        mailbox.name, other.name
-                    )
-                } else {
-                    continue;
-                };
-                return Err(document.invalid(&place, &what));
+            let Some(account) = accounts.get(account) else { continue };
+            let lies = account.lies_at();
+            let called = account.mailbox().map(|mailbox| mailbox.name).filter(|name| lies.as_ref() != Some(name));
+            for mailbox in called.into_iter().chain(lies.clone()) {
+                let others = readers.entry(mailbox.clone()).or_default();
+                for (other, other_account, other_folder) in others.iter() {
+                    let what = if other.name == job.name {
+                        let addresses = match lies.as_ref() == Some(&mailbox) {
+                            true => "",
+                            false => ", or give them different `address`es if they are different mailboxes",
+                        };
+                        format!(
+                            "names the mailbox `{mailbox}` twice, by `{}` and by `{}`; remove one of them{addresses}",
+                            other_account.name, account.name
+                        )
+                    } else if folder.is_some() && *other_folder == folder {
+                        format!(
+                            "reads the same import folder of the mailbox `{mailbox}` as the job `{}`; give one of them another import folder, or remove the account from one",
+                            other.name
+                        )
+                    } else {
+                        continue;
+                    };
+                    return Err(document.invalid(&place, &what));
+                }
+                others.push((job, account, folder.clone()));
             }
-            others.push((job, account, folder.clone()));
         }
     }
     Ok(())
@@ -141,6 +149,8 @@ fn refuse_shared_mailboxes(document: &Document, accounts: &Accounts, jobs: &[Job
 /// Folders that may be one and the same have the same text here.
 fn comparable(folder: &FolderSpec) -> String {
     match folder {
+        // IMAP's name for it, and Graph's; the ids of other folders are not known here, and their case counts.
+        FolderSpec::Id(id) if is_inbox(id.as_str()) => FolderSpec::Role(Role::Inbox).to_string().to_lowercase(),
         FolderSpec::Id(_) => folder.to_string(),
         other => other.to_string().to_lowercase(),
     }

@@ -35,7 +35,7 @@
 //! | a variable that is not set, a secret or CA file that cannot be read | its accounts | first need |
 //! | the processed folder is the import folder | the account, in that job | the run |
 //! | the database cannot be opened | everything | the first run |
-//! | a key for stored sign-ins that is missing or none | the accounts that people sign in to | first need |
+//! | no key for stored sign-ins, or one in a variable or file that is none | the accounts that people sign in to | first need |
 //!
 //! Using an account is [`MailApp::account`]; using a job is [`MailApp::importer`]. An account of a job that cannot be
 //! opened is an error in the report of the run, beside the other accounts' results.

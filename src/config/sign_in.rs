@@ -9,7 +9,9 @@ use url::Url;
 use super::{MailApp, account::Account};
 use crate::{
     Error, ErrorKind, FolderSpec, Query, Result, Role, Secret,
-    auth::{Answer, Auth, Callback, DeviceCode, Flow, HandOver, OneToken, SignInOutcome, SignInSettings, WEB},
+    auth::{
+        Answer, Auth, Callback, DeviceCode, Flow, HandOver, OneToken, SignInOutcome, SignInSettings, WEB, is_loopback,
+    },
     net::{self, loopback::Loopback},
     store::{Pending, Purpose, SignInId, Taken},
 };
@@ -215,6 +217,11 @@ impl MailApp {
                 Ok(person) => person.renew().await,
                 Err(error) => Err(error),
             };
+            if let Err(error) = &result {
+                for (sharing, _) in self.sharing(&id) {
+                    self.watching.not_renewed(sharing, error).await;
+                }
+            }
             done.push(IdleRefresh { id, result: result.map_err(|e| e.with_account(&account)), account });
         }
         Ok(done)
@@ -250,6 +257,12 @@ impl MailApp {
             ));
         };
         match Url::parse(uri) {
+            Ok(url) if url.scheme() == "http" && !url.host_str().is_some_and(is_loopback) => {
+                Err(settings.places.invalid(
+                    "redirect_uri",
+                    "would bring the answer unprotected; write https, http is only for this machine",
+                ))
+            }
             Ok(_) => Ok(uri.to_owned()),
             Err(e) => Err(settings.places.invalid("redirect_uri", "is not a URL").with_source(e)),
         }
@@ -275,15 +288,19 @@ impl MailApp {
     fn also(&self, account: &Account, settings: &SignInSettings) -> Result<Vec<String>> {
         let id = settings.id()?;
         let mut scopes = Vec::new();
-        for other in self.accounts.iter().filter(|other| other.enabled && other.name != account.name) {
-            if let Ok(Some(settings)) = other.sign_in()
-                && settings.auth == Auth::Delegated
-                && settings.id().is_ok_and(|other| other == id)
-            {
-                scopes.extend(settings.scopes()?);
-            }
+        for (_, settings) in self.sharing(&id).filter(|(other, _)| other.name != account.name) {
+            scopes.extend(settings.scopes()?);
         }
         Ok(scopes)
+    }
+
+    /// The accounts that one person's sign-in serves. A broken one is told when it is used.
+    fn sharing<'a>(&'a self, id: &'a SignInId) -> impl Iterator<Item = (&'a Account, SignInSettings)> {
+        let enabled = self.accounts.iter().filter(|account| account.enabled);
+        let people = enabled.filter_map(|account| Some((account, account.sign_in().ok()??)));
+        people.filter(move |(_, settings)| {
+            settings.auth == Auth::Delegated && settings.id().is_ok_and(|other| other == *id)
+        })
     }
 
     /// Reads the mailbox's inbox with a token.
@@ -320,15 +337,17 @@ impl MailApp {
                 ),
             )));
         }
-        let tokens = net::tokens(&self.context, &flow.settings, Some(&self.lazy_tokens))?;
-        let asked = async {
-            let old = tokens.token().await?;
-            tokens.reject(&old, None);
-            tokens.token().await.map(drop)
-        };
+        // Apart: neither a token nor a refusal of before counts.
+        let asked = net::tokens(&self.context.apart(), &flow.settings, Some(&self.lazy_tokens))?.token().await;
         let consented = SignInOutcome::Consented { account: flow.account.clone() };
-        match asked.await {
-            Ok(()) => Ok(consented),
+        match asked {
+            Ok(_) => {
+                let shared = net::tokens(&self.context, &flow.settings, Some(&self.lazy_tokens))?;
+                if let Ok(old) = shared.token().await {
+                    shared.reject(&old, None);
+                }
+                Ok(consented)
+            }
             // Nobody has signed in yet; that is the next step, and it will tell.
             Err(error) if error.kind() == ErrorKind::SignInNeeded => Ok(consented),
             Err(error) => flow.refused(error.into(), &pending.redirect_uri).await,

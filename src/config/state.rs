@@ -59,6 +59,15 @@ pub(super) fn state(document: &Document, value: Option<Toml>) -> Result<StateCon
     if state.path.is_none() && state.url.is_none() {
         state.path = Some(document.base.join(DEFAULT_FILE));
     }
+    // What stands in the file itself is looked at now; a variable or another file when it is first needed.
+    let shape = |key: &str, what: Result<(), String>| what.map_err(|what| document.invalid(key, &what));
+    if let Some(SecretSource::Literal(url)) = &state.url {
+        shape("state.url", check_url(url))?;
+    }
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    if let Some(SecretSource::Literal(key)) = &state.key {
+        shape("state.key", KeyRing::parse(key).map(drop))?;
+    }
     Ok(state)
 }
 
@@ -191,7 +200,7 @@ impl TokenStore for LazyTokens {
 }
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-use crate::SqlStore as Store;
+use crate::{SqlStore as Store, store::KeyRing};
 
 /// There is none in this program.
 #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
@@ -232,8 +241,7 @@ fn keyless(store: &Store) -> &dyn TokenStore {
 fn tokens_of(store: &Store, config: &StateConfig) -> Result<Arc<dyn TokenStore>> {
     let mut store = store.clone();
     if let Some(key) = &config.key {
-        let invalid = |what| Error::new(ErrorKind::InvalidConfig, format!("`state.key` {what}"));
-        store = store.with_keys(crate::store::KeyRing::parse(&key.read("state.key")?).map_err(invalid)?);
+        store = store.with_keys(KeyRing::parse(&key.read("state.key")?).map_err(|what| invalid("state.key", &what))?);
     }
     if config.plaintext_tokens {
         store = store.with_plaintext_tokens();
@@ -258,24 +266,27 @@ async fn open_file(path: &Path, _context: &Context) -> Result<Store> {
 
 #[cfg(feature = "postgres")]
 async fn open_url(url: &Secret, context: &Context) -> Result<Store> {
-    check_url(url)?;
+    check_url(url).map_err(|what| invalid("state.url", &what))?;
     Ok(Store::connect(url.expose()).await?.with_context(context.clone()))
 }
 
 #[cfg(not(feature = "postgres"))]
 async fn open_url(url: &Secret, _context: &Context) -> Result<Store> {
-    check_url(url)?;
+    check_url(url).map_err(|what| invalid("state.url", &what))?;
     Err(not_built("`state.url` names a PostgreSQL database", "postgres"))
 }
 
-fn check_url(url: &Secret) -> Result<()> {
+/// The error continues a sentence that begins with the key.
+fn check_url(url: &Secret) -> Result<(), String> {
     if url.expose().starts_with("postgres://") || url.expose().starts_with("postgresql://") {
         return Ok(());
     }
-    Err(Error::new(
-        ErrorKind::InvalidConfig,
-        "`state.url` is not the URL of a PostgreSQL database (`postgres://...`); for a file write `state.path`",
-    ))
+    Err("is not the URL of a PostgreSQL database (`postgres://...`); for a file write `state.path`".to_owned())
+}
+
+/// Of a value that was read when it was needed.
+fn invalid(key: &str, what: &str) -> Error {
+    Error::new(ErrorKind::InvalidConfig, format!("`{key}` {what}"))
 }
 
 #[cfg(not(all(feature = "sqlite", feature = "postgres")))]

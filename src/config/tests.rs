@@ -214,6 +214,13 @@ const FATAL: &[(&str, &[&str])] = &[
     ("[state]\npaht = \"x\"", &["mail.toml:2: `state.paht` is not a setting of `[state]`", "did you mean `path`?"]),
     ("[state]\npath = 3", &["mail.toml:2: `state.path` must be different: write a file or folder"]),
     ("[state]\npath = \"x\"\nurl = \"postgres://x\"", &["mail.toml:3: `state.url` is given beside `path`"]),
+    ("[state]\nurl = \"mysql://u:geheim@h/d\"", &["mail.toml:2: `state.url` is not the URL of a PostgreSQL database"]),
+    #[cfg(feature = "sqlite")]
+    ("[state]\nkey = \"geheim!\"", &["mail.toml:2: `state.key` is not base64", "openssl rand -base64 32"]),
+    #[cfg(feature = "sqlite")]
+    ("[state]\nkey = \"c2hvcnQ=\"", &["mail.toml:2: `state.key` has 5 bytes instead of 32"]),
+    #[cfg(feature = "sqlite")]
+    ("[state]\nkey = \"\"", &["mail.toml:2: `state.key` has 0 bytes instead of 32"]),
     (
         "[jobs.j]\nacounts = []",
         &["mail.toml:2: `jobs.j.acounts` is not a setting of a job", "did you mean `accounts`?"],
@@ -234,6 +241,23 @@ const FATAL: &[(&str, &[&str])] = &[
     (
         "[accounts.a]\nprovider = \"memory\"\nmailbox = \"m\"\n[accounts.b]\nprovider = \"memory\"\nmailbox = \"m\"\n[jobs.j]\naccounts = [\"a\"]\nimport_folder = \"inbox\"\n[jobs.k]\naccounts = [\"b\"]\nimport_folder = \"INBOX\"",
         &["mail.toml:11: `jobs.k.accounts` reads the same import folder of the mailbox `m` as the job `j`"],
+    ),
+    // However the inbox is called.
+    (
+        "[accounts.a]\nprovider = \"memory\"\nmailbox = \"m\"\n[jobs.j]\naccounts = [\"a\"]\nimport_folder = \"role:inbox\"\n[jobs.k]\naccounts = [\"a\"]\nimport_folder = \"id:INBOX\"",
+        &["mail.toml:8: `jobs.k.accounts` reads the same import folder of the mailbox `m` as the job `j`"],
+    ),
+    // However one folder or one object id is called.
+    (
+        "[accounts.a]\nprovider = \"maildir\"\npath = \"./jan@x.nl\"\naddress = \"jan@x.nl\"\n[accounts.b]\nprovider = \"maildir\"\npath = \"jan@x.nl/\"\n[jobs.j]\naccounts = [\"a\", \"b\"]\nimport_folder = \"Inbox\"",
+        &[
+            "mail.toml:9: `jobs.j.accounts` names the mailbox `",
+            "jan@x.nl` twice, by `a` and by `b`; remove one of them",
+        ],
+    ),
+    (
+        "[accounts.a]\nprovider = \"maildir\"\npath = \"m\"\naddress = \"a@x.nl\"\n[accounts.b]\nprovider = \"maildir\"\npath = \"m\"\naddress = \"b@x.nl\"\n[jobs.j]\naccounts = [\"a\"]\nimport_folder = \"Inbox\"\n[jobs.k]\naccounts = [\"b\"]\nimport_folder = \"Inbox\"",
+        &["mail.toml:13: `jobs.k.accounts` reads the same import folder of the mailbox `"],
     ),
 ];
 
@@ -339,6 +363,22 @@ const ACCOUNT: &[(&str, &[&str])] = &[
     (
         "provider = \"graph\"\nmailbox = \"m@x.nl\"\nauth = \"app\"\ntenant = \"x.nl\"\nclient_id = \"00000000-0000-0000-0000-000000000000\"\nclient_secret = \"s \"",
         &["`accounts.a.client_secret` has blanks"],
+    ),
+    (
+        "provider = \"graph\"\nmailbox = \"m@x.nl\"\nauth = \"app\"\ntenant = \"x.nl\"\nclient_id = \"00000000-0000-0000-0000-000000000000\"\nclient_secret = \"s\\nt\"",
+        &["`accounts.a.client_secret` has a line break"],
+    ),
+    (
+        "provider = \"graph\"\nmailbox = \"m@x.nl\"\nauth = \"app\"\ntenant = \"x.nl\"\nclient_id = \"'00000000-0000-0000-0000-000000000000'\"\nclient_secret = \"s\"",
+        &["`accounts.a.client_id` is not an id of 36 characters"],
+    ),
+    (
+        "provider = \"graph\"\nmailbox = \"m@x.nl\"\nauth = \"app\"\ntenant = \"https://login.microsoftonline.com/common/oauth2/token\"\nclient_id = \"00000000-0000-0000-0000-000000000000\"\nclient_secret = \"s\"",
+        &["`accounts.a.tenant` is `common`, but with `auth = \"app\"` only one tenant"],
+    ),
+    (
+        "provider = \"graph\"\nmailbox = \"m@x.nl\"\nauth = \"app\"\ntenant = \"\\\"x.nl\\\"\"\nclient_id = \"00000000-0000-0000-0000-000000000000\"\nclient_secret = \"s\"",
+        &["`accounts.a.tenant` has quotes in it"],
     ),
     (
         "provider = \"graph\"\nmailbox = \"m@x.nl\"\nauth = \"app\"\ntenant = \"x.nl\"\nclient_id = \"00000000-0000-0000-0000-000000000000\"\nclient_secret = \"'s'\"",
@@ -567,6 +607,13 @@ fn a_test_can_put_its_own_mailbox_in_place() {
 }
 
 #[test]
+fn a_secret_of_another_service_may_be_a_guid() {
+    let text = "[accounts.a]\nprovider = \"imap\"\nhost = \"h\"\nusername = \"u\"\n\
+        oauth = { auth = \"app\", client_id = \"mail\", client_secret = \"11111111-2222-3333-4444-555555555555\", token_url = \"https://x.nl/t\", scopes = [\"s\"] }";
+    app(text).unwrap().account("a").unwrap();
+}
+
+#[test]
 fn a_secret_is_read_when_it_is_first_needed() {
     let text =
         "[accounts.a]\nprovider = \"imap\"\nhost = \"h\"\nusername = \"u\"\npassword = { env = \"SURELY_NOT_SET_2\" }";
@@ -605,7 +652,7 @@ async fn sign_ins_are_stored_beside_the_ledger_under_the_key() {
         }
     };
     refused("key = { env = \"SURELY_NOT_SET_2\" }", &["`state.key`", "SURELY_NOT_SET_2"]).await;
-    refused("key = \"c2hvcnQ=\"", &["`state.key` has 5 bytes instead of 32", "openssl rand -base64 32"]).await;
-    refused("key = \"geheim!\"", &["`state.key` is not base64"]).await;
+    std::fs::write(folder.path().join("key.txt"), "geheim!").unwrap();
+    refused("key = { file = \"key.txt\" }", &["`state.key` is not base64"]).await;
     refused("", &["without a key", "`key` in `[state]`", "plaintext_tokens = true"]).await;
 }

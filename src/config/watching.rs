@@ -153,8 +153,26 @@ impl Watching {
                 let pending = AccountState::new(account, Condition::ConsentPending, now);
                 self.note_or_warn(pending.because(error, "")).await;
             }
+            // What was pending is given; what comes next is known.
+            SignInOutcome::Consented { account } => {
+                if let Some(known) = self.accounts.get(account)
+                    && matches!(self.signed_in(known).await, Ok(Some(None)))
+                {
+                    self.note_or_warn(AccountState::new(account, Condition::AwaitingSignIn, now)).await;
+                }
+            }
             // Nothing was stored, and what was there before still is.
             _ => {}
+        }
+    }
+
+    /// After the sign-in of this account was used only to keep it alive, and failed. What may pass is no news.
+    #[cfg(feature = "oauth")]
+    pub(super) async fn not_renewed(&self, account: &Account, error: &Error) {
+        if error.kind() == crate::ErrorKind::SignInNeeded
+            && let Some(state) = self.ill(account, error).await
+        {
+            self.note_or_warn(state).await;
         }
     }
 }

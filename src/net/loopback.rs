@@ -60,13 +60,7 @@ impl Loopback {
             Error::new(ErrorKind::Unavailable, format!("the port of `{registered}` cannot be listened on"))
                 .with_source(e)
         };
-        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, url.port().unwrap_or(0))).await.map_err(taken)?;
-        let port = first.local_addr().map_err(taken)?.port();
-        let mut listeners = vec![first];
-        // `localhost` may be either; nobody else should listen on the other.
-        if let Ok(second) = TcpListener::bind((Ipv6Addr::LOCALHOST, port)).await {
-            listeners.push(second);
-        }
+        let (listeners, port) = listen(url.port().unwrap_or(0)).await.map_err(taken)?;
         // Its spelling counts, so that only the port is put in: no slash is added where there was none.
         let host = url.host_str().unwrap_or("localhost");
         let rest = registered.split_once("://").map_or("", |(_, rest)| rest);
@@ -103,6 +97,22 @@ impl Loopback {
                     while connections.try_join_next().is_some() {}
                 }
             }
+        }
+    }
+}
+
+/// Listens on both addresses of `localhost`: a browser may take either, and nobody else should hear it there. Not
+/// every machine has the second.
+async fn listen(port: u16) -> std::io::Result<(Vec<TcpListener>, u16)> {
+    loop {
+        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+        let bound = first.local_addr()?.port();
+        match TcpListener::bind((Ipv6Addr::LOCALHOST, bound)).await {
+            Ok(second) => return Ok((vec![first, second], bound)),
+            // Any other free port does where none is asked for.
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse && port == 0 => {}
+            Err(e) if e.kind() == std::io::ErrorKind::AddrInUse => return Err(e),
+            Err(_) => return Ok((vec![first], bound)),
         }
     }
 }
@@ -152,5 +162,19 @@ async fn respond(connection: &mut TcpStream, status: &str, page: &str) -> std::i
 impl fmt::Debug for Loopback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Loopback").field("redirect_uri", &self.redirect_uri).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn nobody_else_hears_the_answer_on_the_other_address() {
+        let (mut listeners, port) = listen(0).await.unwrap();
+        // A machine without IPv6 has no other address.
+        let Some(other) = listeners.drain(..).nth(1) else { return };
+        assert_eq!(listen(port).await.unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
+        drop(other);
     }
 }

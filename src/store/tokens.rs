@@ -152,11 +152,12 @@ pub struct Pending {
     pub purpose: Purpose,
     /// Whose sign-in it makes.
     pub id: SignInId,
-    /// The PKCE verifier (RFC 7636); what the code is redeemed with.
+    /// The PKCE verifier (RFC 7636); what the code is redeemed with. Empty for an administrator's consent, which brings
+    /// no code.
     pub verifier: Secret,
     /// The redirect URI in the link; the code is redeemed with the same.
     pub redirect_uri: String,
-    /// The `nonce` in the link; the id token must bring it back.
+    /// The `nonce` in the link; the id token must bring it back. Empty as well.
     pub nonce: Secret,
     /// When it began.
     pub begun: Timestamp,
@@ -279,7 +280,7 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// As [`put_sign_in`](Self::put_sign_in): the verifier is sealed too.
+    /// As [`put_sign_in`](Self::put_sign_in): the verifier and the nonce are sealed too, unless they are empty.
     async fn put_pending(&self, pending: &Pending) -> Result<()>;
 
     /// Takes the hand-over that this `state` belongs to. Of two who ask for the same, one gets [`Taken::Open`].
