@@ -15,13 +15,14 @@ use std::{
 use futures::TryStreamExt as _;
 use libtest_mimic::{Arguments, Failed, Trial};
 use mail_account::{
-    Delivery, FolderId, ImportJob, Importer, MailAccount, Message, Outcome, Query, Secret, SecretSource, SqlStore,
-    handler_fn,
+    Delivery, FolderId, ImportJob, Importer, JobReport, MailAccount, Message, Outcome, Query, Secret, SecretSource,
+    SqlStore, handler_fn,
     provider::{
         Opening,
         imap::{ImapAccount, ImapConfig, Tls},
     },
 };
+use tokio_util::sync::CancellationToken;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -35,9 +36,12 @@ fn main() -> ExitCode {
     };
     let trials = vec![
         trial("listing_twice_as_many", "list", 20_000, 40_000),
-        trial("importing_twice_as_many", "import", 4_000, 8_000),
+        // From fewer on, the caches of SQLite are not full yet.
+        trial("importing_and_polling_twice_as_many", "poll", 8_000, 16_000),
+        trial("taking_up_twice_as_many_that_wait", "process", 8_000, 16_000),
         trial("listing_a_hundred_thousand", "list", 50_000, 100_000).with_ignored_flag(true),
-        trial("importing_a_hundred_thousand", "import", 50_000, 100_000).with_ignored_flag(true),
+        trial("importing_and_polling_a_hundred_thousand", "poll", 50_000, 100_000).with_ignored_flag(true),
+        trial("taking_up_a_hundred_thousand_that_wait", "process", 50_000, 100_000).with_ignored_flag(true),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
@@ -88,7 +92,7 @@ fn measure(work: &str, count: u64) -> ExitCode {
     let seen = runtime.block_on(async {
         match work {
             "list" => list(&account).await,
-            _ => import(Arc::clone(&account)).await,
+            _ => import(Arc::clone(&account), work).await,
         }
     });
     assert_eq!(seen, count, "every message was seen");
@@ -113,16 +117,34 @@ async fn list(account: &ImapAccount) -> u64 {
     seen
 }
 
-/// None is moved away, because the server has no second folder.
-async fn import(account: Arc<ImapAccount>) -> u64 {
+/// None is moved away, because the server has no second folder: a later run finds them all again.
+async fn import(account: Arc<ImapAccount>, work: &str) -> u64 {
     let folder = tempfile::tempdir().expect("a folder");
     let store = SqlStore::open(folder.path().join("state.db")).await.expect("a ledger");
     let job = ImportJob::new("many", "Inbox".parse().expect("a folder")).with_handler_concurrency(8);
-    let importer = Importer::new(job, [account as Arc<dyn MailAccount>], Arc::new(store));
-    let report = importer.run(handler_fn(|_: Delivery| async { Ok(Outcome::Imported) })).await.expect("a run");
-    let counts = &report.accounts[0].counts;
-    assert!(counts.closes(), "{counts:?}");
-    counts.imported
+    let importer = Importer::new(job, [account as Arc<dyn MailAccount>], Arc::new(store))
+        .with_handler(handler_fn(|_: Delivery| async { Ok(Outcome::Imported) }));
+    let stop = CancellationToken::new;
+    let count = |report: JobReport| {
+        let counts = report.accounts[0].counts;
+        assert!(counts.closes(), "{counts:?}");
+        counts
+    };
+    match work {
+        "process" => {
+            let fetched = count(importer.fetch(stop()).await.expect("a run"));
+            // It reads all that waits, and sees to the first of it.
+            let processed = count(importer.with_limit(100).process(stop()).await.expect("a run"));
+            assert_eq!((fetched.seen, processed.imported), (fetched.left, 100));
+            fetched.seen
+        }
+        _ => {
+            let imported = count(importer.run_all(stop()).await.expect("a run")).imported;
+            let again = count(importer.run_all(stop()).await.expect("a run"));
+            assert_eq!((again.seen, again.already_done), (imported, imported));
+            imported
+        }
+    }
 }
 
 // ---- The server -----------------------------------------------------------------------------------------------------

@@ -78,17 +78,19 @@ fn told<T: std::fmt::Debug>(answer: Result<T>) -> std::result::Result<String, Er
 async fn find(ledger: &dyn Ledger, dice: &mut StdRng, scope: &Scope) -> std::result::Result<String, ErrorKind> {
     let (key, handle) = (key(dice), MessageId::new(format!("h{}", dice.random_range(0..6))));
     let since = pick(dice, &[None, Some(at(0))]);
-    let found = match dice.random_range(0..5) {
-        0 => ledger.find(scope, Find::Message { account: "a", handle: &handle, key: &key }).await,
-        1 => {
-            let without_message_id = dice.random_bool(0.5);
-            ledger.find(scope, Find::Subject { subject_norm: "factuur", without_message_id }).await
-        }
-        2 => ledger.find(scope, Find::Pending).await,
-        3 => ledger.find(scope, Find::Remaining { account: "a", since }).await,
-        _ => ledger.find(scope, Find::Failures).await,
+    let what = match dice.random_range(0..5) {
+        0 => Find::Message { account: "a", handle: &handle, key: &key },
+        1 => Find::Subject { subject_norm: "factuur", without_message_id: dice.random_bool(0.5) },
+        2 => Find::Pending,
+        3 => Find::Remaining { account: "a", since },
+        _ => Find::Failures,
     };
-    told(found)
+    let found = ledger.find(scope, what.clone()).await;
+    let mut each = Vec::new();
+    let read = ledger.find_each(scope, what, &mut |row| each.push(row)).await;
+    let found = told(found);
+    assert_eq!(told(read.map(|()| each)), found, "one after the other");
+    found
 }
 
 /// One call, the same for every ledger that is given dice of the same seed.

@@ -277,6 +277,18 @@ pub trait Ledger: fmt::Debug + Send + Sync + 'static {
     /// Rows of a scope, the oldest received first.
     async fn find(&self, scope: &Scope, what: Find<'_>) -> Result<Vec<Row>>;
 
+    /// The same rows in the same order, one after the other, for a reader that keeps little of each: there may be as
+    /// many as there are messages in a folder. This implementation reads them with [`find`](Self::find); one whose rows
+    /// lie on disk should do better than to hold them all.
+    ///
+    /// # Errors
+    ///
+    /// As [`find`](Self::find); some rows may have been given by then.
+    async fn find_each(&self, scope: &Scope, what: Find<'_>, take: &mut (dyn FnMut(Row) + Send)) -> Result<()> {
+        self.find(scope, what).await?.into_iter().for_each(take);
+        Ok(())
+    }
+
     /// Everything received before this moment is settled: the smallest `received` of rows that are not
     /// [`Step::Done`], else the largest of those that are. No row counts as later than it was first seen. `None`
     /// without rows.

@@ -112,6 +112,13 @@ impl Run<'_> {
         self.shared.ledger.find(&self.scope, what).await
     }
 
+    pub(super) async fn row_named(&self, name: &RowName) -> Result<Option<Row>> {
+        let (key, discriminator) = name;
+        let what = Find::Message { account: "", handle: &MessageId::new(""), key };
+        let rows = self.shared.ledger.find(&self.scope, what).await?;
+        Ok(rows.into_iter().find(|row| row.discriminator == *discriminator && row.key == *key))
+    }
+
     /// A message recognised by what it is, not by its handle.
     pub(super) async fn recognise(
         &mut self,
@@ -155,7 +162,7 @@ impl Run<'_> {
                 }
             }
             Step::Waiting => {
-                if !row.retry && row.next_attempt.is_some_and(|at| at > self.now()) {
+                if is_idle(&row, self.now()) {
                     let reason = row.reason.clone().unwrap_or(Reason::WAITING);
                     return Ok(Judgement::Settled(Fate::Left, reason, Box::new(row), None));
                 }

@@ -29,7 +29,7 @@ use std::{
     collections::{HashMap, HashSet, VecDeque},
     panic::AssertUnwindSafe,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -178,16 +178,17 @@ struct Run<'a> {
     processed: Option<Folder>,
     failed: Option<Folder>,
     lease: Option<Held>,
-    /// Rows that are not settled and that this run has not met yet.
-    pending: HashMap<RowName, Row>,
+    /// Rows that are to be seen to and that this run has not met yet, with when they were received. There may be very
+    /// many, so each is read when its turn comes.
+    pending: HashMap<RowName, Timestamp>,
     /// Handles whose content the listing need not fetch.
     known: Known,
     /// Rows that a person asked another try for, and that do not lie in the import folder.
-    retries: VecDeque<Row>,
+    retries: VecDeque<RowName>,
     listing: Option<Listing>,
     incoming: VecDeque<Listed>,
-    /// Once the listing is over: the pending rows it did not show.
-    unseen: Option<VecDeque<Row>>,
+    /// Once the listing is over: the pending rows it did not show, the oldest first.
+    unseen: Option<VecDeque<(Timestamp, RowName)>>,
     /// Messages whose key is in hand.
     held: VecDeque<(MessageKey, Candidate)>,
     /// Messages at which an earlier run stopped. They come after the others, so that a few that the host can never
@@ -216,6 +217,11 @@ type RowName = (MessageKey, u32);
 
 fn name(row: &Row) -> RowName {
     (row.key.clone(), row.discriminator)
+}
+
+/// Whether it waits for another attempt whose time has not come.
+fn is_idle(row: &Row, now: Timestamp) -> bool {
+    row.step == Step::Waiting && !row.retry && row.next_attempt.is_some_and(|at| at > now)
 }
 
 enum Ending {
@@ -296,12 +302,28 @@ struct Listing {
 #[derive(Clone, Default)]
 struct Known {
     handles: Arc<HashSet<MessageId>>,
-    met: Arc<Mutex<Vec<MessageId>>>,
+    met: Arc<Mutex<VecDeque<MessageId>>>,
 }
 
 impl Known {
-    fn take_met(&self) -> Vec<MessageId> {
-        std::mem::take(&mut *self.met.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Whether the listing need not fetch this message, which is noted then.
+    fn skips(&self, id: &MessageId) -> bool {
+        let known = self.handles.get(id);
+        // Not the listing's own: all that are known may be met, and then no handle is in memory twice.
+        self.met().extend(known.cloned());
+        known.is_some()
+    }
+
+    fn met(&self) -> MutexGuard<'_, VecDeque<MessageId>> {
+        self.met.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn next_met(&self) -> Option<MessageId> {
+        self.met().pop_front()
+    }
+
+    fn has_met(&self) -> bool {
+        !self.met().is_empty()
     }
 }
 
@@ -481,6 +503,7 @@ impl Run<'_> {
         let idle = self.batch.is_empty()
             && self.in_hand.is_empty()
             && self.suspects.is_empty()
+            && !self.known.has_met()
             && self.moving.is_empty()
             && self.moved.is_empty();
         match self.ending {
@@ -492,6 +515,9 @@ impl Run<'_> {
 
     /// Until something has finished, or there is more to decide about.
     async fn wait(&mut self) {
+        if self.known.has_met() {
+            return;
+        }
         let more = self.ending.is_none() && self.in_hand.len() < self.job().handler_concurrency;
         let nothing_goes_on = self.in_hand.is_empty() && self.moving.is_empty();
         if nothing_goes_on && (self.listing.is_none() || !self.incoming.is_empty()) {

@@ -87,7 +87,8 @@ impl Run<'_> {
             return Ok(Next::Candidate(Box::new(free)));
         }
         if self.shared.mode != Mode::Fetch {
-            while let Some(row) = self.retries.pop_front() {
+            while let Some(name) = self.retries.pop_front() {
+                let Some(row) = self.row_named(&name).await? else { continue };
                 if let Some(candidate) = self.find_waiting(row).await? {
                     return Ok(Next::Candidate(Box::new(candidate)));
                 }
@@ -108,15 +109,20 @@ impl Run<'_> {
         }
         // The listing is over. What is pending and was not in it is looked for.
         self.count_met().await?;
-        if self.unseen.is_none() {
-            let mut rows: Vec<_> = self.pending.drain().map(|(_, row)| row).collect();
-            rows.sort_by_key(|row| row.received);
-            self.unseen = Some(rows.into());
+        if self.known.has_met() {
+            return Ok(Next::Wait);
         }
-        while let Some(row) = self.unseen.as_mut().and_then(VecDeque::pop_front) {
+        if self.unseen.is_none() {
+            let names = std::mem::take(&mut self.pending);
+            let mut names: Vec<_> = names.into_iter().map(|(name, received)| (received, name)).collect();
+            names.sort_unstable();
+            self.unseen = Some(names.into());
+        }
+        while let Some((_, name)) = self.unseen.as_mut().and_then(VecDeque::pop_front) {
             if self.shared.mode == Mode::Fetch {
                 continue;
             }
+            let Some(row) = self.row_named(&name).await? else { continue };
             if let Some(candidate) = self.settle_unseen(row).await? {
                 return Ok(Next::Candidate(Box::new(candidate)));
             }
@@ -157,9 +163,11 @@ impl Run<'_> {
         self.in_hand.values().map(|hand| hand.row.key.clone()).chain(unwritten).collect()
     }
 
-    /// Messages whose handle was known, so that the listing left them out.
+    /// Messages whose handle was known, so that the listing left them out; as many as a commit has room for.
     pub(super) async fn count_met(&mut self) -> Result<()> {
-        for id in self.known.take_met() {
+        while self.batch.len() < BATCH
+            && let Some(id) = self.known.next_met()
+        {
             self.report.counts.seen += 1;
             let found = self.rows_of(&id, None).await?;
             let Some(row) = found.into_iter().find(|row| row.account == self.me && row.handle == id) else {
@@ -231,10 +239,11 @@ impl Run<'_> {
     pub(super) async fn settle_unseen(&mut self, row: Row) -> Result<Option<Candidate>> {
         match row.step {
             Step::Waiting | Step::Claimed => {
-                if !row.retry && row.next_attempt.is_some_and(|at| at > self.now()) {
-                    return Ok(None);
+                if is_idle(&row, self.now()) {
+                    Ok(None)
+                } else {
+                    self.find_waiting(row).await
                 }
-                self.find_waiting(row).await
             }
             Step::Done => {
                 // A retry whose message lies in the import folder, but was not listed.

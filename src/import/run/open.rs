@@ -60,34 +60,42 @@ impl Run<'_> {
     /// Reads what the ledger knows; `false` when there is something to do but another run is at it.
     pub(super) async fn recall(&mut self) -> Result<bool> {
         let since = self.listed_since().await?;
-        let pending = self.shared.ledger.find(&self.scope, Find::Pending).await?;
-        let remaining = self.shared.ledger.find(&self.scope, Find::Remaining { account: &self.me, since }).await?;
-        let now = self.now();
-        let mut handles: HashSet<MessageId> = remaining
-            .iter()
-            .filter(|row| !row.retry && self.wanted_in(row.outcome).is_none())
-            .map(|row| row.handle.clone())
-            .collect();
-        let mut work = false;
-        for row in &pending {
-            let idle = row.step == Step::Waiting && !row.retry && row.next_attempt.is_some_and(|at| at > now);
-            let here = row.account == self.me && row.place == Place::Import;
-            if here && (idle || row.step == Step::Handled) {
-                handles.insert(row.handle.clone());
+        let (me, now) = (self.me.clone(), self.now());
+        let mut handles = HashSet::new();
+        self.remember(|row| {
+            let here = row.account == me && row.place == Place::Import;
+            if here && (is_idle(&row, now) || row.step == Step::Handled) {
+                handles.insert(row.handle);
             }
-            work |= !idle;
-        }
+        })
+        .await?;
+        let remaining = Find::Remaining { account: &self.me, since };
+        let mut take = |row: Row| {
+            if !row.retry && self.wanted_in(row.outcome).is_none() {
+                handles.insert(row.handle);
+            }
+        };
+        self.shared.ledger.find_each(&self.scope, remaining, &mut take).await?;
         self.known.handles = Arc::new(handles);
-        self.remember(pending);
+        let work = !self.pending.is_empty() || !self.retries.is_empty();
         if work && self.shared.mode != Mode::Fetch { self.hold().await } else { Ok(true) }
     }
 
-    pub(super) fn remember(&mut self, pending: Vec<Row>) {
-        self.retries = pending.iter().filter(|row| row.retry && row.place == Place::Failed).cloned().collect();
-        self.pending = pending.into_iter().map(|row| (name(&row), row)).collect();
-        for row in &self.retries {
-            self.pending.remove(&name(row));
-        }
+    /// Reads what is pending, and keeps the names of what is to be seen to. What else is to be known of the rows, `look`
+    /// takes from them as they pass.
+    async fn remember(&mut self, mut look: impl FnMut(Row) + Send) -> Result<()> {
+        self.retries.clear();
+        self.pending = HashMap::new();
+        let now = self.now();
+        let mut take = |row: Row| {
+            if row.retry && row.place == Place::Failed {
+                self.retries.push_back(name(&row));
+            } else if !is_idle(&row, now) {
+                self.pending.insert(name(&row), row.received);
+            }
+            look(row);
+        };
+        self.shared.ledger.find_each(&self.scope, Find::Pending, &mut take).await
     }
 
     /// Takes the lease, if this run does not have it yet; `false` when another run does.
@@ -101,17 +109,17 @@ impl Run<'_> {
             return Ok(false);
         };
         // What was read before the lease may be out of date.
-        let mut pending = self.shared.ledger.find(&self.scope, Find::Pending).await?;
+        let run = held.lease().token;
         let mut dead = Vec::new();
-        for row in pending.iter_mut().filter(|row| row.step == Step::Claimed) {
-            row.deaths += 1;
-            row.run = held.lease().token;
-            dead.push(row.clone());
-        }
+        self.remember(|row| {
+            if row.step == Step::Claimed {
+                dead.push(Row { deaths: row.deaths + 1, run, ..row });
+            }
+        })
+        .await?;
         if !dead.is_empty() {
             self.shared.ledger.commit(held.lease(), dead).await?;
         }
-        self.remember(pending);
         self.lease = Some(held);
         Ok(true)
     }
@@ -143,13 +151,7 @@ impl Run<'_> {
             .with_since(self.listed_since().await?)
             .with_headers(self.job().headers.clone())
             .with_text(self.job().text)
-            .with_skip(move |id| {
-                let skip = known.handles.contains(id);
-                if skip {
-                    known.met.lock().unwrap_or_else(PoisonError::into_inner).push(id.clone());
-                }
-                skip
-            });
+            .with_skip(move |id| known.skips(id));
         if self.shared.mode == Mode::Fetch {
             query = query.with_inline_up_to(0);
         }

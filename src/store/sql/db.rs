@@ -5,6 +5,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use futures::TryStreamExt as _;
 #[cfg(feature = "postgres")]
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow, Postgres};
 #[cfg(feature = "sqlite")]
@@ -142,19 +143,28 @@ impl Connection {
         either!(self, Db, it => Ok(bound!(Db, sql, args).execute(&mut **it).await?.rows_affected()))
     }
 
+    /// Runs a statement, and gives the rows it returns one after the other: some KiB each, of which few are in memory
+    /// at a time.
+    pub(super) async fn each(&mut self, sql: &'static str, args: Vec<Arg>, take: Take<'_>) -> sqlx::Result<()> {
+        let args = self.fit(args);
+        either!(self, Db, it => {
+            let mut rows = bound!(Db, sql, args).fetch(&mut **it);
+            while let Some(row) = rows.try_next().await? {
+                take(row.into())?;
+            }
+        });
+        Ok(())
+    }
+
     /// Runs a statement, and gives the rows it returns.
     pub(super) async fn all(&mut self, sql: &'static str, args: Vec<Arg>) -> sqlx::Result<Vec<Record>> {
-        let args = self.fit(args);
-        Ok(match self {
-            #[cfg(feature = "sqlite")]
-            Self::Sqlite(it) => {
-                bound!(Sqlite, sql, args).fetch_all(&mut **it).await?.into_iter().map(Record::Sqlite).collect()
-            }
-            #[cfg(feature = "postgres")]
-            Self::Postgres(it) => {
-                bound!(Postgres, sql, args).fetch_all(&mut **it).await?.into_iter().map(Record::Postgres).collect()
-            }
+        let mut records = Vec::new();
+        self.each(sql, args, &mut |record| {
+            records.push(record);
+            Ok(())
         })
+        .await?;
+        Ok(records)
     }
 
     /// Runs a statement that returns at most one row.
@@ -226,6 +236,23 @@ pub(super) enum Record {
     Postgres(PgRow),
 }
 
+#[cfg(feature = "sqlite")]
+impl From<SqliteRow> for Record {
+    fn from(row: SqliteRow) -> Self {
+        Self::Sqlite(row)
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl From<PgRow> for Record {
+    fn from(row: PgRow) -> Self {
+        Self::Postgres(row)
+    }
+}
+
+/// What is done with each row of an answer; the first error ends the reading.
+pub(super) type Take<'a> = &'a mut (dyn FnMut(Record) -> sqlx::Result<()> + Send);
+
 impl Record {
     pub(super) fn int(&self, column: usize) -> sqlx::Result<Option<i64>> {
         either!(self, Db, it => it.try_get(column))
@@ -252,7 +279,13 @@ impl Readers {
         Self { permits: Semaphore::new(4), idle: Mutex::default() }
     }
 
-    pub(super) async fn all(&self, target: &Target, sql: &'static str, args: Vec<Arg>) -> sqlx::Result<Vec<Record>> {
+    pub(super) async fn each(
+        &self,
+        target: &Target,
+        sql: &'static str,
+        args: Vec<Arg>,
+        take: Take<'_>,
+    ) -> sqlx::Result<()> {
         // Never closed, so never an error.
         let _permit = self.permits.acquire().await.map_err(|_| sqlx::Error::PoolClosed)?;
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -261,8 +294,8 @@ impl Readers {
             None => target.connect_reader().await?,
         };
         // One that failed, or whose caller went away, is dropped instead of put back.
-        let records = connection.all(sql, args).await?;
+        connection.each(sql, args, take).await?;
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
-        Ok(records)
+        Ok(())
     }
 }

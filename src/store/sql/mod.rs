@@ -38,7 +38,7 @@ use sqlx::{ConnectOptions as _, sqlite::SqliteConnectOptions, sqlite::SqliteSync
 
 use self::{
     committer::{Committer, Work},
-    db::{Arg, Connection, Readers, Record, Target},
+    db::{Arg, Connection, Readers, Record, Take, Target},
     fault::Disk,
     hand_overs::StateHash,
     owner::Owner,
@@ -211,8 +211,18 @@ impl SqlStore {
     }
 
     async fn read(&self, sql: &'static str, args: Vec<Arg>) -> Result<Vec<Record>> {
+        let mut records = Vec::new();
+        self.read_each(sql, args, &mut |record| {
+            records.push(record);
+            Ok(())
+        })
+        .await?;
+        Ok(records)
+    }
+
+    async fn read_each(&self, sql: &'static str, args: Vec<Arg>, take: Take<'_>) -> Result<()> {
         let target = &self.shared.disk.target;
-        self.shared.readers.all(target, sql, args).await.map_err(|error| self.failed(error))
+        self.shared.readers.each(target, sql, args, take).await.map_err(|error| self.failed(error))
     }
 
     fn failed(&self, error: sqlx::Error) -> crate::Error {
@@ -254,9 +264,14 @@ impl Ledger for SqlStore {
     }
 
     async fn find(&self, scope: &Scope, what: Find<'_>) -> Result<Vec<Row>> {
+        let mut rows = Vec::new();
+        self.find_each(scope, what, &mut |row| rows.push(row)).await?;
+        Ok(rows)
+    }
+
+    async fn find_each(&self, scope: &Scope, what: Find<'_>, take: &mut (dyn FnMut(Row) + Send)) -> Result<()> {
         let (sql, args) = rows::query(scope, &what);
-        let records = self.read(sql, args).await?;
-        records.iter().map(rows::read).collect::<sqlx::Result<_>>().map_err(|e| self.failed(e))
+        self.read_each(sql, args, &mut |record| rows::read(&record).map(&mut *take)).await
     }
 
     async fn watermark(&self, scope: &Scope) -> Result<Option<Timestamp>> {
