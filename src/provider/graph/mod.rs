@@ -8,7 +8,8 @@
 //! | `failure.rs` | what refusals mean |
 //! | `batch.rs` | twenty calls in one round trip |
 //! | `folders.rs` | the tree, and from specs to ids |
-//! | `messages.rs` | listing: ids first, then windows of content |
+//! | `ids.rs` | which messages a folder has: the first step of a listing |
+//! | `messages.rs` | the second: windows of content |
 //! | `content.rs` | downloads |
 //! | `moves.rs` | moving, looked up before it is repeated |
 //! | `directory.rs` | which mailboxes a tenant has |
@@ -29,6 +30,8 @@ mod directory;
 mod failure;
 #[cfg(feature = "graph")]
 mod folders;
+#[cfg(feature = "graph")]
+mod ids;
 #[cfg(feature = "graph")]
 mod messages;
 #[cfg(feature = "graph")]
