@@ -1,9 +1,9 @@
 //! The messages of a folder, oldest received first.
 //!
-//! A task finds out what there is (one SEARCH, and sizes and dates by the thousand), then fetches: small messages whole,
-//! in sets, two sets in flight; large ones one by one through `large`. It runs ahead of its consumer by a bounded number
-//! of bytes. When the consumer does not keep up and somebody else waits for the connection, it reads what is nearly
-//! there and lets go, or drops the connection and asks for the rest again later.
+//! A task finds out what there is (`facts.rs`), then fetches: small messages whole, in sets, two sets in flight; large
+//! ones one by one through `large`. It runs ahead of its consumer by a bounded number of bytes. When the consumer does
+//! not keep up and somebody else waits for the connection, it reads what is nearly there and lets go, or drops the
+//! connection and asks for the rest again later.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -20,6 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     evidence::{self, Evidence},
+    facts::{self, Facts},
     failure::{Failure, Outcome},
     handle::{Handle, folder_id, folder_name},
     large,
@@ -27,7 +28,6 @@ use super::{
     session::{Event, Session, checked},
     whole,
     wire::{
-        date,
         encode::Command,
         fetch::{Data, Fetch},
         reader::ReadError,
@@ -43,25 +43,10 @@ const AHEAD: usize = 8 << 20;
 const UNIT: usize = 1 << 10;
 /// What is still read when somebody waits for the connection; more than that is asked for again later.
 const NEARLY: u64 = 8 << 20;
-/// Sizes and dates in one command.
-const FACTS: Cut = Cut { count: 5_000, bytes: u64::MAX, line: uidset::MAX_SET };
 /// Structures in one command.
 const STRUCTURES: usize = 20;
 /// Single messages that a server may refuse in a row before that is taken for a failure of the account.
 const MAX_REFUSED: usize = 3;
-
-/// What is known of a message before its content.
-#[derive(Clone, Debug)]
-struct Facts {
-    uid: u64,
-    size: Option<u64>,
-    received: Option<Timestamp>,
-    seen: bool,
-    /// The caller has been asked whether it wants it.
-    wanted: bool,
-    /// Reading it in a set has failed.
-    odd: bool,
-}
 
 pub(crate) struct Listing {
     shared: Arc<Shared>,
@@ -229,76 +214,7 @@ impl Lister {
     async fn find_on(&mut self, session: &mut Session) -> Outcome<VecDeque<Facts>> {
         let open = session.look_again(&self.folder, false).await?;
         self.epoch = self.shared.epoch(open.validity);
-        let mut command = Command::new("UID SEARCH").raw("UNDELETED");
-        if self.query.unread_only {
-            command = command.raw("UNSEEN");
-        }
-        if let Some(since) = self.query.since {
-            // Days, in whatever zone the server keeps; what is too early is dropped below.
-            let day = since.checked_sub(jiff::SignedDuration::from_hours(24)).unwrap_or(since);
-            command = command.raw("SINCE").raw(&date::search_day(day));
-        }
-        if let Some(id) = self.query.internet_message_id.as_deref().and_then(evidence::normal_id)
-            && id.is_ascii()
-        {
-            command = command.raw("HEADER Message-ID").string(id.as_bytes());
-        }
-        let mut uids: Vec<u64> = Vec::new();
-        session
-            .run(command, |untagged| {
-                if let Untagged::Search(found) = untagged {
-                    uids.extend(found);
-                }
-            })
-            .await?;
-        uids.retain(|uid| *uid > 0);
-        uids.sort_unstable();
-        uids.dedup();
-        let mut facts = self.facts(session, &uids).await?;
-        if let Some(since) = self.query.since {
-            let since = since.as_second() - 1;
-            facts.retain(|facts| facts.received.is_none_or(|at| at.as_second() >= since));
-        }
-        // Copying keeps the received date and gives a new UID, so UIDs alone are not the order of arrival. One without
-        // a date stays behind its neighbour.
-        let mut last = Timestamp::MIN;
-        let mut keyed: Vec<(Timestamp, Facts)> = Vec::with_capacity(facts.len());
-        for facts in facts {
-            last = facts.received.unwrap_or(last);
-            keyed.push((last, facts));
-        }
-        keyed.sort_by_key(|(at, facts)| (*at, facts.uid));
-        Ok(keyed.into_iter().map(|(_, facts)| facts).collect())
-    }
-
-    async fn facts(&self, session: &mut Session, uids: &[u64]) -> Outcome<Vec<Facts>> {
-        let unknown = |uid| Facts { uid, size: None, received: None, seen: false, wanted: false, odd: false };
-        let mut all: Vec<Facts> = uids.iter().copied().map(unknown).collect();
-        let mut at = 0;
-        while at < all.len() {
-            let sized: Vec<(u64, u64)> = all[at..].iter().take(FACTS.count).map(|f| (f.uid, 0)).collect();
-            let count = uidset::cut(&sized, FACTS);
-            let set: Vec<u64> = sized[..count].iter().map(|(uid, _)| *uid).collect();
-            let some = &mut all[at..at + count];
-            session.wait_for_progress();
-            let command = Command::new("UID FETCH").set(&set).raw("(UID FLAGS INTERNALDATE RFC822.SIZE)");
-            let tag = session.start(command).await?;
-            session
-                .finish(tag, "UID FETCH", |untagged| {
-                    let Untagged::Fetch(fetch) = untagged else { return };
-                    let Some(uid) = fetch.uid else { return };
-                    let Ok(found) = some.binary_search_by_key(&uid, |f| f.uid) else { return };
-                    let facts = &mut some[found];
-                    facts.size = fetch.size.or(facts.size);
-                    facts.received = fetch.internal_date.or(facts.received);
-                    if let Some(flags) = &fetch.flags {
-                        facts.seen = flags.iter().any(|flag| flag == "\\seen");
-                    }
-                })
-                .await?;
-            at += count;
-        }
-        Ok(all)
+        facts::search(session, &self.query).await
     }
 
     async fn open(&self, session: &mut Session) -> Outcome<()> {
@@ -765,7 +681,7 @@ pub(crate) async fn fetch_message(shared: &Arc<Shared>, id: &MessageId) -> Resul
         let mut lease = attempts.lease(Some(&handle.folder)).await?;
         let found = async {
             lister.open(&mut lease).await?;
-            let mut facts = lister.facts(&mut lease, &[handle.uid]).await?;
+            let mut facts = facts::of(&mut lease, &[handle.uid]).await?;
             let facts = facts.pop();
             match facts {
                 Some(facts) if !lister.is_small(&facts) => {

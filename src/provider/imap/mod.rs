@@ -5,6 +5,7 @@
 //! | `config.rs` | the settings |
 //! | `account.rs`, `usage.rs` | the public account type, which only forwards; what it has cost |
 //! | `folders.rs`, `listing.rs`, `download.rs`, `moves.rs` | one verb of the trait each |
+//! | `facts.rs` | which messages a folder has, before their content |
 //! | `large.rs`, `whole.rs` | messages read by their structure; messages read whole, in memory or a temporary file |
 //! | `evidence.rs` | what a message is recognised by in another folder |
 //! | `handle.rs` | how folders, messages and parts are named to callers |
@@ -26,6 +27,8 @@ mod account;
 mod download;
 #[cfg(feature = "imap")]
 mod evidence;
+#[cfg(feature = "imap")]
+mod facts;
 #[cfg(feature = "imap")]
 mod failure;
 #[cfg(feature = "imap")]
