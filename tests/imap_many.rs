@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         trial("listing_twice_as_many", "list", 20_000, 40_000),
         // From fewer on, the caches of SQLite are not full yet.
         trial("importing_and_polling_twice_as_many", "poll", 8_000, 16_000),
-        trial("taking_up_twice_as_many_that_wait", "process", 8_000, 16_000),
+        trial("taking_up_twice_as_many_that_wait", "process", 16_000, 32_000),
         trial("listing_a_hundred_thousand", "list", 50_000, 100_000).with_ignored_flag(true),
         trial("importing_and_polling_a_hundred_thousand", "poll", 50_000, 100_000).with_ignored_flag(true),
         trial("taking_up_a_hundred_thousand_that_wait", "process", 50_000, 100_000).with_ignored_flag(true),
