@@ -74,7 +74,7 @@ fn grows_by_ids(work: &str, few: u64, many: u64) -> Result<(), String> {
         return Err(format!("{each} bytes for each message"));
     }
     // Sign-in and the like are the same for both.
-    if large.commands > 2 * small.commands || large.commands > many / 100 {
+    if large.commands > 2 * small.commands || large.commands - small.commands > (many - few) / 100 {
         return Err(format!("{} commands for {few}, {} for {many}", small.commands, large.commands));
     }
     Ok(())
