@@ -4,10 +4,13 @@
 
 #[path = "support/consent.rs"]
 mod consent;
+#[path = "support/log.rs"]
+mod log;
 
 use std::{sync::Arc, time::Duration};
 
 use consent::{INVOICES, SECRET, Site};
+use log::Log;
 use mail_account::{
     Delivery, ErrorKind, Language, MailApp, Outcome, Secret, Status,
     auth::SignInOutcome,
@@ -628,21 +631,6 @@ async fn a_job_goes_on_without_the_account_that_must_sign_in() {
     assert_eq!(status, [("invoices", Status::Error), ("other", Status::Done)], "{report:?}");
     assert_eq!(report.accounts[0].error.as_ref().unwrap().kind(), ErrorKind::SignInNeeded);
     assert_eq!(report.counts().imported, 1);
-}
-
-/// Everything that is logged at the finest level, by everybody.
-#[derive(Clone, Default)]
-struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 #![cfg(all(feature = "testing", feature = "graph"))]
 
+#[path = "support/log.rs"]
+mod log;
 #[path = "support/tenant.rs"]
 mod tenant;
 
@@ -12,6 +14,7 @@ use std::{
 };
 
 use futures::{StreamExt as _, TryStreamExt as _};
+use log::Log;
 use mail_account::{
     AttachmentId, AttachmentKind, Context, Delivery, ErrorKind, FolderId, FolderSpec, Importer, MailAccount, Message,
     MessageId, MoveOutcome, Outcome, Patience, Query, Role, Secret, SecretSource, Status,
@@ -706,21 +709,6 @@ async fn tokens_go_only_to_the_service() {
     let error = account.resolve_folder(&INBOX).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", error.chain());
     assert!(elsewhere.received_requests().await.unwrap().is_empty());
-}
-
-/// Everything that is logged, at every level.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 #[tokio::test]
